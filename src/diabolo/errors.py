@@ -1,0 +1,71 @@
+"""Everything that diabolo raises or warns about, on purpose.
+
+    DiaboloError
+     ├── InvalidDataError (ValueError)         the rows, images or columns given
+     ├── InvalidParameterError (ValueError)    a setting is out of its range
+     │    └── IncompatiblePartsError           two settings that do not fit each other
+     ├── DataFileError (ValueError)            a data file that cannot be read
+     ├── ModelFileError (ValueError)           a model file that is damaged, foreign or hostile
+     ├── DivergedError (RuntimeError)          training produced no finite weights
+     ├── DownloadError (OSError)               a data set that could not be fetched
+     └── MissingExtraError (ImportError)       an optional library is not installed
+
+    DiaboloWarning (UserWarning)
+     ├── CollapseWarning                       latent units that carry nothing
+     └── DivergenceWarning                     training went back and lowered its rate
+
+A message reads "<what> must be <rule>; got <value>. <what to do>".
+"""
+
+from __future__ import annotations
+
+
+class DiaboloError(Exception):
+    """Base of every error that diabolo raises on purpose."""
+
+
+class InvalidDataError(DiaboloError, ValueError):
+    """The data given cannot be used as they are."""
+
+
+class InvalidParameterError(DiaboloError, ValueError):
+    """A setting is outside its range."""
+
+
+class IncompatiblePartsError(InvalidParameterError):
+    """Two settings, each fine alone, that do not fit each other."""
+
+
+class DataFileError(DiaboloError, ValueError):
+    """A data file is missing, damaged or of an unknown format."""
+
+
+class ModelFileError(DiaboloError, ValueError):
+    """A model file is missing, damaged, foreign or hostile."""
+
+
+class DivergedError(DiaboloError, RuntimeError):
+    """Training diverged at every learning rate that was tried."""
+
+
+class DownloadError(DiaboloError, OSError):
+    """A data set could not be fetched, or what came was not what was asked for."""
+
+
+class MissingExtraError(DiaboloError, ImportError):
+    """An optional library is needed for this and not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed. Run: pip install 'diabolo[{extra}]'")
+
+
+class DiaboloWarning(UserWarning):
+    """Base of every warning that diabolo gives."""
+
+
+class CollapseWarning(DiaboloWarning):
+    """Latent units carry no information about the input."""
+
+
+class DivergenceWarning(DiaboloWarning):
+    """The loss diverged; training went back to the last good state with a lower rate."""
