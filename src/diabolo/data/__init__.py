@@ -1,0 +1,13 @@
+"""Data in: files of many kinds, data sets by name, and batches.
+
+>>> from diabolo.data import load
+>>> load("digits").sample_shape
+(8, 8)
+"""
+
+from diabolo.data.catalogue import known_names
+from diabolo.data.dataset import Dataset
+from diabolo.data.loading import load
+from diabolo.data.sources import ArraySource, Source
+
+__all__ = ["ArraySource", "Dataset", "Source", "known_names", "load"]

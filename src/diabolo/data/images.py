@@ -1,0 +1,206 @@
+"""Pictures: a folder of them, or a single one, as one array of pixels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diabolo.data.dataset import Array, Dataset
+from diabolo.data.files import opened, parsing, system_errors
+from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
+
+# Pillow's modes, as the pixels that we keep. A palette is looked up, transparency dropped.
+_GREY_8 = frozenset({"1", "L", "LA", "La"})
+_DEEP = {"I;16": np.uint16, "I;16L": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
+_TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
+_ORIENTATION = 0x0112
+
+
+def check_image_size(image_size: object) -> tuple[int, int]:
+    """Return ``image_size`` when it is a pair of whole numbers (height, width), both from 1 up.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is not.
+    """
+    if isinstance(image_size, (tuple, list)) and len(image_size) == 2:
+        height, width = image_size
+        if all(isinstance(side, (int, np.integer)) and side >= 1 for side in image_size):
+            return int(height), int(width)
+    raise InvalidParameterError(
+        f"image_size must be two whole numbers from 1 up, (height, width) in pixels; got {image_size!r}. "
+        "Give for example (64, 64)."
+    )
+
+
+def find_images(folder: Path) -> tuple[list[Path], list[str] | None]:
+    """Return the pictures in a folder, in natural order (img2 before img10), and their classes.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds pictures (then the classes are None), or sub-folders, one for each class, that hold them.
+        Files of other kinds and names that begin with a dot or ``__`` are passed over.
+
+    Raises
+    ------
+    DataFileError
+        When pictures lie both in the folder and in its sub-folders, or it cannot be listed.
+    """
+    with system_errors(folder):
+        entries = _listed(folder)
+        loose = [entry for entry in entries if _is_image(entry)]
+        classes = {
+            sub.name: [entry for entry in _listed(sub) if _is_image(entry)] for sub in entries if sub.is_dir()
+        }
+    classes = {name: paths for name, paths in classes.items() if paths}
+    if loose and classes:
+        raise DataFileError(
+            f"{folder} must hold pictures or one sub-folder for each class; "
+            f"got both, {loose[0].name} and {next(iter(classes))}/. Move the loose pictures to a class."
+        )
+    if loose:
+        return loose, None
+    return [path for paths in classes.values() for path in paths], [
+        name for name, paths in classes.items() for _ in paths
+    ]
+
+
+def read_images(
+    paths: list[Path],
+    classes: list[str] | None = None,
+    *,
+    name: str = "",
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Return pictures as one array, turned upright as their EXIF note says.
+
+    Grey pictures give X of shape (n, height, width), colour or mixed ones (n, 3, height, width); both
+    uint8 in 0..255. Grey pictures of more than 8 bits keep their type (uint16, int32 or float32).
+
+    Parameters
+    ----------
+    paths : list of Path
+        At least one picture.
+    classes : list of str, optional
+        One label for each picture.
+    name : str
+        The name of the data set.
+    image_size : tuple (height, width) of int, optional
+        In pixels: pictures are resized to it, with bicubic interpolation. Without it they must have one
+        size.
+
+    Raises
+    ------
+    DataFileError
+        When a picture cannot be read, or sizes or depths differ.
+    InvalidParameterError
+        When ``image_size`` is not such a pair.
+    MissingExtraError
+        When Pillow is not installed.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"Reading {paths[0]}", "pillow", "images") from error
+    size = None if image_size is None else check_image_size(image_size)
+
+    # Headers first: a wrong size is told before minutes of decoding, and the pixels go where they stay.
+    heads = [_head(path) for path in paths]
+    target = size or heads[0][0]
+    for path, (found, _) in zip(paths, heads, strict=True):
+        if size is None and found != target:
+            raise DataFileError(
+                f"Pictures must have one size; got {_size(target)} in {paths[0]} "
+                f"and {_size(found)} in {path}. "
+                "image_size=(height, width) resizes them all."
+            )
+    kinds = {_kind(mode) for _, mode in heads}
+    deep = kinds - {"grey", "colour"}
+    if deep and len(kinds) > 1:
+        one = next(i for i, (_, mode) in enumerate(heads) if _kind(mode) in deep)
+        other = next(i for i, (_, mode) in enumerate(heads) if _kind(mode) != _kind(heads[one][1]))
+        raise DataFileError(
+            f"Pictures must have one depth; got the mode {heads[one][1]} in {paths[one]} "
+            f"and {heads[other][1]} in {paths[other]}. Convert them to one."
+        )
+    dtype = _DEEP[heads[0][1]] if deep else np.uint8
+    colour = "colour" in kinds
+    X = np.empty((len(paths), *((3,) if colour else ()), *target), dtype=dtype)
+    for i, path in enumerate(paths):
+        X[i] = _pixels(path, target, None if deep else "RGB" if colour else "L", X.dtype)
+    return Dataset(X=X, y=None if classes is None else np.array(classes, dtype=np.str_), name=name)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what a folder holds, in natural order, without hidden and system entries."""
+    return sorted((p for p in folder.iterdir() if not p.name.startswith((".", "__"))), key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a sorting key under which img2 comes before img10."""
+    pieces = re.split(r"([0-9]+)", path.name.casefold())
+    # Numbers before words, each compared among its own kind; the name itself breaks ties.
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces if p], path.name
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _kind(mode: str) -> str:
+    """Return "grey" or "colour" for 8 bits, else the name of the deeper type."""
+    if mode in _DEEP:
+        return np.dtype(_DEEP[mode]).name
+    return "grey" if mode in _GREY_8 else "colour"
+
+
+def _head(path: Path) -> tuple[tuple[int, int], str]:
+    """Return (height, width), upright, and Pillow's mode, without decoding the pixels."""
+    from PIL import Image
+
+    with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        return (width, height) if turned else (height, width), image.mode
+
+
+def _pixels(path: Path, size: tuple[int, int], mode: str | None, dtype: np.dtype[Any]) -> Array:
+    """Return the pixels of one picture, colours first: (height, width) or (3, height, width)."""
+    from PIL import Image, ImageOps
+
+    with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as raw:
+        image: Image.Image = ImageOps.exif_transpose(raw)
+        if mode is not None:
+            image = image.convert(mode)
+            resized = _resized(image, size)
+        elif (image.height, image.width) == size:
+            resized = image
+        else:
+            # Pillow interpolates deep pictures only as floats.
+            resized = _resized(Image.fromarray(np.asarray(image, dtype=np.float32)), size)
+        array = np.asarray(resized)
+    if np.dtype(dtype).kind in "iu" and array.dtype.kind == "f":
+        # Bicubic interpolation overshoots at edges.
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array), limits.min, limits.max)
+    return array.transpose(2, 0, 1) if array.ndim == 3 else array
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    from PIL.Image import Resampling
+
+    return image if (image.height, image.width) == size else image.resize(size[::-1], Resampling.BICUBIC)

@@ -1,0 +1,144 @@
+"""One door: a file, a folder or a name becomes a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diabolo.data.arrays import read_npy, read_npz
+from diabolo.data.catalogue import known_names, load_named
+from diabolo.data.dataset import Dataset
+from diabolo.data.files import system_errors
+from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
+from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
+from diabolo.data.images import check_image_size, find_images, read_images
+from diabolo.data.tables import read_csv, read_parquet
+from diabolo.errors import DataFileError, InvalidParameterError
+from diabolo.names import did_you_mean
+
+_WITH_LABEL = {".npz": read_npz, ".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
+_KINDS = ".npy, .npz, .csv, .tsv, .parquet, an idx file or a picture"
+
+
+def load(
+    source: str | Path,
+    *,
+    label: str | None = None,
+    data_home: str | Path | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Return the data set in a file or a folder, or the one with a known name.
+
+    An existing path comes first, so a folder called ``mnist`` hides the name ``mnist``.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file (``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, idx as MNIST has it, a picture), a
+        folder (of pictures, of one sub-folder of pictures for each class, or of MNIST's files), or one of
+        ``known_names()``. Text tables and idx files may be gzipped.
+    label : str, optional
+        The column of a table, or the array of a ``.npz`` file, to take as y.
+    data_home : path, optional
+        Where data sets with a name are looked for first, and downloaded to; then come the environment's
+        DIABOLO_DATA and the user's cache.
+    image_size : tuple (height, width) of int, optional
+        In pixels: pictures are resized to it.
+
+    Returns
+    -------
+    Dataset
+        With X of shape (n, features), (n, height, width) or (n, channels, height, width), in the type in
+        which it is stored. Missing cells of tables are NaN.
+
+    Raises
+    ------
+    DataFileError
+        When the source does not exist or cannot be read; the message names the file and the way out.
+    InvalidParameterError
+        When ``label`` is unknown, or an option does not apply to this kind of source.
+    DownloadError
+        When a data set with a name could not be fetched.
+    MissingExtraError
+        When the source needs an optional library that is not installed.
+
+    Examples
+    --------
+    >>> load("digits").X.shape
+    (1797, 8, 8)
+    """
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise InvalidParameterError(
+            f"source must be a path or the name of a data set; got {source!r:.60}. "
+            "Arrays need no loading: give them to the estimator."
+        )
+    if image_size is not None:
+        image_size = check_image_size(image_size)
+    path = Path(source).expanduser()
+    with system_errors(path):
+        is_file, is_folder = path.is_file(), path.is_dir()
+    if is_folder:
+        _refuse(label, "label", "a table or a .npz file", path)
+        return _load_folder(path, image_size)
+    if is_file:
+        return _load_file(path, label, image_size)
+    name = str(source)
+    if name not in known_names():
+        raise DataFileError(
+            f"source must be an existing file or folder, or a known name; got {name!r}, which is neither. "
+            f"{did_you_mean(name, known_names())}"
+        )
+    _refuse(label, "label", "a table or a .npz file", name)
+    _refuse(image_size, "image_size", "pictures", name)
+    return load_named(name, data_home)
+
+
+def _load_file(path: Path, label: str | None, image_size: tuple[int, int] | None) -> Dataset:
+    """Return the data set in a file, whose suffix says its kind; an idx file may have any."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        suffix = Path(path.stem).suffix.lower()
+        if suffix not in (".csv", ".tsv"):
+            suffix = ""
+    if suffix in IMAGE_SUFFIXES:
+        _refuse(label, "label", "a table or a .npz file", path)
+        return read_images([path], name=path.name, image_size=image_size)
+    _refuse(image_size, "image_size", "pictures", path)
+    if suffix in _WITH_LABEL:
+        return _WITH_LABEL[suffix](path, label)
+    _refuse(label, "label", "a table or a .npz file", path)
+    if suffix == ".npy":
+        return read_npy(path)
+    if "ubyte" in path.name or suffix == ".idx" or looks_like_idx(path):
+        return read_idx(path)
+    raise DataFileError(
+        f"{path} must be of a known kind ({_KINDS}); got the suffix {path.suffix!r}. "
+        "Convert it, or give it the suffix of its true kind."
+    )
+
+
+def _load_folder(folder: Path, image_size: tuple[int, int] | None) -> Dataset:
+    """Return the data set in a folder: MNIST's files, or pictures."""
+    if parts := find_parts(folder):
+        _refuse(image_size, "image_size", "pictures", folder)
+        return read_idx_parts(parts, folder)
+    paths, classes = find_images(folder)
+    if paths:
+        return read_images(paths, classes, name=folder.resolve().name, image_size=image_size)
+    hint = ""
+    if str(folder) in known_names():
+        hint = f" To get the data set {folder}, call from another folder: this one hides its name."
+    with system_errors(folder):
+        inside = sorted(entry.name for entry in folder.iterdir())
+    got = "nothing" if not inside else ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+    raise DataFileError(
+        f"{folder} must hold pictures, sub-folders of pictures, or MNIST's idx files; got {got}. "
+        f"Give the path of one file, or of another folder.{hint}"
+    )
+
+
+def _refuse(value: object, option: str, meant_for: str, source: Path | str) -> None:
+    """Raise when an option is given that would have no effect."""
+    if value is not None:
+        raise InvalidParameterError(
+            f"{option} must be left out for {source}; got {value!r}. It is meant for {meant_for}."
+        )

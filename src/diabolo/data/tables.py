@@ -1,0 +1,313 @@
+"""Tables: text with separators (.csv, .tsv) and Parquet, a row for each sample."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diabolo.data.dataset import Array, Dataset, samples
+from diabolo.data.files import opened, parsing
+from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
+from diabolo.names import did_you_mean
+
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?"})
+_BLOCK = 10_000  # rows parsed at a time: text takes some ten times the memory of its numbers
+_SNIFFED = 20  # rows that the separator is judged by
+
+
+def read_csv(path: Path, label: str | None = None) -> Dataset:
+    """Return the numbers of a text table, separated by commas, semicolons or tabs.
+
+    The first row is taken as names of the columns unless one of its cells is a number; without names
+    the columns are called ``column_1``, ``column_2``, ... A first column without a name that counts
+    the rows (from 0 or 1), as pandas and R write it, is left out. Empty cells and NA, N/A, NaN, null,
+    None and ? (in any case) become NaN.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8 text, plain or gzipped.
+    label : str, optional
+        The column to split off as y: int64 if all its cells are whole numbers, else float64 if all are
+        numbers, else strings. All other columns are float64.
+
+    Raises
+    ------
+    DataFileError
+        When the file is no such table, has no rows, or a cell of a feature is not a number.
+    InvalidParameterError
+        When no column is called ``label``.
+    """
+    with opened(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        try:
+            return _read_text_table(text, path, label)
+        except UnicodeDecodeError as error:
+            raise DataFileError(
+                f"{path} must be text in UTF-8; got other bytes at position {error.start}. "
+                "Save it as UTF-8, or give it the suffix of its true kind."
+            ) from error
+        except csv.Error as error:
+            raise DataFileError(
+                f"{path} must be a table as text; got one that the parser refuses ({error}). "
+                "Check its quotes and its separators."
+            ) from error
+        finally:
+            text.detach()  # the stream is closed by who opened it
+
+
+def _read_text_table(text: io.TextIOWrapper, path: Path, label: str | None) -> Dataset:
+    """Return the data set in ``text``."""
+    delimiter = _delimiter(text)
+    text.seek(0)
+    reader = csv.reader(text, delimiter=delimiter)
+    first = next((row for row in reader if row), None)
+    if first is None:
+        raise DataFileError(f"{path} must hold data; got blank lines alone. Fetch or write it again.")
+    cells = [cell.strip() for cell in first]
+    has_names = not any(_is_number(cell) for cell in cells) and not all(_is_missing(c) for c in cells)
+    names = cells if has_names else [f"column_{i}" for i in range(1, len(cells) + 1)]
+    _refuse_twins(names, path)
+    label_at = _label_at(names, label, path)
+    features = [i for i in range(len(names)) if i != label_at]
+
+    blocks: list[Array] = []
+    marks: list[str] = []
+    n = 0
+    pending: list[list[str]] = [] if has_names else [first]
+    lines: list[int] = [] if has_names else [reader.line_num]
+    while True:
+        for row in islice(reader, _BLOCK):
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise DataFileError(
+                    f"Every row of {path} must have {len(names)} cells, as the first has; "
+                    f"got {len(row)} in line {reader.line_num}. Check the quotes and separators of that line."
+                )
+            pending.append(row)
+            lines.append(reader.line_num)
+        if not pending:
+            break
+        columns = list(zip(*pending, strict=True))
+        block = np.empty((len(pending), len(features)))
+        for k, i in enumerate(features):
+            values, bad = _parse(columns[i])
+            if bad is not None:
+                raise _not_a_number(names[i], i, columns[i][bad], f"{n + bad + 1} (line {lines[bad]})", path)
+            block[:, k] = values
+        blocks.append(block)
+        if label_at is not None:
+            marks += columns[label_at]
+        n += len(pending)
+        pending, lines = [], []
+    if not n:
+        raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
+
+    X = np.concatenate(blocks)
+    kept = [names[i] for i in features]
+    if has_names and kept and not kept[0] and _counts_rows(X[:, 0]):
+        X, kept = np.ascontiguousarray(X[:, 1:]), kept[1:]
+    if "" in kept:
+        raise DataFileError(
+            f"Every column of {path} must have a name; got none for column {names.index('') + 1}. "
+            "Name it, or leave the column out."
+        )
+    y = None if label_at is None else _as_labels(marks)
+    return _table(X, y, kept if has_names else None, path)
+
+
+def _delimiter(text: Iterable[str]) -> str:
+    """Return the separator that cuts the first rows into the same number of cells, more than one.
+
+    Comma comes last: "1,5;2,5" is cut evenly by both, and only the semicolon is meant.
+    """
+    head = list(islice(text, _SNIFFED))
+    for delimiter in "\t;,":
+        widths = {len(row) for row in csv.reader(head, delimiter=delimiter) if row}
+        if len(widths) == 1 and widths != {1}:
+            return delimiter
+    # Rows of different lengths: take the one that cuts the first row, so the error can name the line.
+    first = next((line for line in head if line.strip()), "")
+    return max(",;\t", key=first.count)
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.strip().casefold() in MISSING
+
+
+def _is_number(cell: str) -> bool:
+    return not _is_missing(cell) and _parse([cell])[1] is None
+
+
+def _parse(cells: Sequence[str]) -> tuple[Array, int | None]:
+    """Return the numbers in ``cells``, or the position of the first cell that is none."""
+    plain = "_" not in "".join(cells)  # Python reads 1_000 as a number; a table does not mean it
+    if plain:
+        try:
+            return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells)), None
+        except ValueError:
+            pass  # a missing cell or a word: find it below
+    values = np.full(len(cells), math.nan)
+    for i, cell in enumerate(cells):
+        if not _is_missing(cell):
+            try:
+                if "_" in cell:
+                    return values, i
+                values[i] = float(cell)
+            except ValueError:
+                return values, i
+    return values, None
+
+
+def _counts_rows(column: Array) -> bool:
+    """Return whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
+    return column[0] in (0, 1) and np.array_equal(column, np.arange(len(column)) + column[0])
+
+
+def _as_labels(cells: Sequence[str]) -> Array:
+    """Return labels as int64 if all are whole numbers, else float64 if all are numbers, else strings."""
+    if not any("_" in cell for cell in cells):
+        try:
+            return np.array([int(cell) for cell in cells], dtype=np.int64)
+        except (ValueError, OverflowError):
+            pass
+    values, bad = _parse(cells)
+    return values if bad is None else np.array([cell.strip() for cell in cells], dtype=np.str_)
+
+
+def _not_a_number(name: str, position: int, value: object, row: str, path: Path) -> DataFileError:
+    """Return the error for a feature's cell that is not a number; ``row`` counts from 1."""
+    hint = f"label={name!r} makes it the labels; otherwise" if name else "Name it;"
+    shown = value if not isinstance(value, str) or len(value) <= 40 else value[:37] + "..."
+    return DataFileError(
+        f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in row {row}. "
+        f"{hint} encode the column as numbers or leave it out."
+    )
+
+
+def _refuse_twins(names: Sequence[str], path: Path) -> None:
+    """Raise when two columns have one name."""
+    twin = next((name for i, name in enumerate(names) if name and name in names[:i]), None)
+    if twin is not None:
+        raise DataFileError(
+            f"Names of columns in {path} must differ; got {twin!r} twice. Rename one of them."
+        )
+
+
+def _label_at(names: Sequence[str], label: str | None, path: Path) -> int | None:
+    """Return the position of the column called ``label``, None when no label is asked for."""
+    if label is None:
+        return None
+    if not label or label not in names:
+        raise InvalidParameterError(
+            f"label must be the name of a column in {path}; got {label!r}. {did_you_mean(label, names)}"
+        )
+    return list(names).index(label)
+
+
+def _table(X: Array, y: Array | None, names: Sequence[str] | None, path: Path) -> Dataset:
+    """Return the data set of a table, which has rows; that a column is left is checked here."""
+    if X.shape[1] == 0:
+        raise DataFileError(
+            f"{path} must have a column of features beside labels and row numbers; got none. Add a column."
+        )
+    return Dataset(
+        X=samples(X, str(path)), y=y, feature_names=None if names is None else tuple(names), name=path.name
+    )
+
+
+def read_parquet(path: Path, label: str | None = None) -> Dataset:
+    """Return the numbers of a Parquet file; an index that pandas stored in it is left out.
+
+    Columns of text, dictionary and decimal type are read as numbers by the rules of ``read_csv``; nulls
+    become NaN. X has the one numpy type that holds all columns: integers stay integers only if every
+    column is one without nulls.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    label : str, optional
+        The column to split off as y, numbers or strings.
+
+    Raises
+    ------
+    DataFileError
+        When the file is damaged, has no rows, or a cell of a feature is not a number.
+    InvalidParameterError
+        When no column is called ``label``.
+    MissingExtraError
+        When pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError(f"Reading {path}", "pyarrow", "tables") from error
+
+    with opened(path) as stream, parsing(path, "a Parquet file"):
+        table = pq.ParquetFile(stream).read()
+    stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    index = {name for name in stored if isinstance(name, str)} - {label}
+    names: list[str] = list(table.column_names)
+    _refuse_twins(names, path)
+    label_at = _label_at(names, label, path)
+    features = [i for i, name in enumerate(names) if i != label_at and name not in index]
+    if table.num_rows == 0:
+        raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
+
+    columns = [_arrow_numbers(table.column(i), names[i], i, path) for i in features]
+    X = np.empty((table.num_rows, len(columns)), dtype=np.result_type(*columns) if columns else np.float64)
+    for k, column in enumerate(columns):
+        X[:, k] = column
+    y = None if label_at is None else _arrow_labels(table.column(label_at), names[label_at], label_at, path)
+    return _table(X, y, [names[i] for i in features], path)
+
+
+def _arrow_numbers(column: Any, name: str, position: int, path: Path) -> Array:
+    """Return a column of Arrow as numbers, nulls as NaN."""
+    import pyarrow as pa
+
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        cells = [cell or "" for cell in column.to_pylist()]
+        values, bad = _parse(cells)
+        if bad is not None:
+            raise _not_a_number(name, position, cells[bad], str(bad + 1), path)
+        return values
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        if not (pa.types.is_decimal(kind) or pa.types.is_null(kind)):
+            first = next((i for i, cell in enumerate(column) if cell.is_valid), 0)
+            raise _not_a_number(name, position, column[first].as_py(), str(first + 1), path)
+        column = column.cast(pa.float64())
+    if column.null_count:
+        column = column.cast(pa.float64(), safe=False)
+    array: Array = column.to_numpy()
+    return array
+
+
+def _arrow_labels(column: Any, name: str, position: int, path: Path) -> Array:
+    """Return a column of Arrow as labels: numbers if its type is numeric, else strings."""
+    import pyarrow as pa
+
+    column = _plain(column)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array([cell or "" for cell in column.to_pylist()], dtype=np.str_)
+    return _arrow_numbers(column, name, position, path)
+
+
+def _plain(column: Any) -> Any:
+    """Return a dictionary-encoded column (a pandas categorical) as one of plain values."""
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
