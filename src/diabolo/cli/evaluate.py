@@ -1,0 +1,78 @@
+"""``diabolo evaluate``: how well a model restores data, and what its code does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from diabolo.cli import inputs, numbers
+from diabolo.cli.apply import SplitName
+from diabolo.cli.console import Output, number, print_pairs
+from diabolo.cli.options import DataName, ModelFile, SourceOptions
+
+
+def evaluate(
+    out: Output,
+    source: SourceOptions,
+    model: ModelFile,
+    data: DataName,
+    split: SplitName = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="DATA",
+            help="Fit PCA at the same code size on (the training rows of) these data and print it beside. "
+            "Not given: on the training rows of DATA where its test rows are evaluated, else not at all.",
+        ),
+    ] = None,
+) -> None:
+    """Say how well a model restores DATA (its test rows, where it has some), and what its code does.
+
+    PCA and the mean predictor stand beside it only where there are other rows to fit them on: fitted on
+    the very rows that are evaluated they would look better than they are.
+    """
+    estimator = inputs.load_model(model)
+    dataset = inputs.load_data(data, source)
+    X, told = inputs.pick(dataset, split, default="test")
+    payload: dict[str, Any] = {"model": model, "tested_on": told, **numbers.model_numbers(estimator, X)}
+
+    fitted_on = None
+    if baseline is not None:
+        other = inputs.load_data(baseline, source)
+        fitted_on = (other.X, f"{len(other.X)} rows of {other.name}")
+    elif dataset.X_test is not None and split in (None, "test"):
+        fitted_on = (dataset.X, f"the {len(dataset.X)} training rows of {dataset.name}")
+    if fitted_on is not None:
+        payload |= numbers.baseline_numbers(fitted_on[0], X, payload["code_size"])
+        payload["pca_fitted_on"] = fitted_on[1]
+    payload["diagnostics"] = estimator.diagnostics(X)
+
+    pairs = numbers.told(payload)
+    if fitted_on is not None:
+        pairs.append(("PCA fitted on", fitted_on[1]))
+    pairs += _diagnostics(payload["diagnostics"])
+    out.result(payload, lambda to: print_pairs(to, pairs, title=f"{model} on {told}"))
+    if fitted_on is None:
+        out.note("For PCA and the mean predictor beside it, give the training data with --baseline.")
+
+
+def _diagnostics(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what `diagnostics` found as names and values for a person."""
+    size = found["code_size"]
+    pairs = [
+        ("active units", f"{found['active_units']} of {size}"),
+        ("dead units", f"{found['dead_units']} of {size}"),
+        ("active share of the code, per sample", _percent(found["active_share"])),
+        ("saturated share", _percent(found["saturated_share"])),
+        ("squared norm of the encoder's Jacobian", number(found["jacobian_norm"])),
+    ]
+    kl = found.get("kl_per_unit")
+    if kl is not None:
+        pairs.append(("KL divergence, summed over the code", f"{number(float(sum(kl)))} nats"))
+    return pairs
+
+
+def _percent(share: float) -> str:
+    return "-" if share != share else f"{100 * share:.1f} %"  # NaN: units that cannot saturate

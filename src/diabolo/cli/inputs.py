@@ -1,0 +1,149 @@
+"""DATA as rows that an estimator takes, and which of them it is tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diabolo.cli.options import SourceOptions, sizes
+from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
+from diabolo.names import check_name
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diabolo import Autoencoder
+    from diabolo.data import Dataset
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+SPLITS = ("train", "test", "all")
+TEST_FRACTION = 0.2
+
+
+def load_data(data: str, source: SourceOptions) -> Dataset:
+    """Return the data set, with 8-bit values divided by 255.
+
+    Pixels of 8 bits become numbers from 0 to 1, in every command alike: errors are then those of
+    pixels in [0, 1], and a model's output is written in the same unit. All other types of numbers stay
+    as they are.
+    """
+    from diabolo.data import load
+
+    wanted = sizes("image_size", source.image_size)
+    if wanted is not None and len(wanted) != 2:
+        raise InvalidParameterError(
+            f"image_size must be a height and a width; got {source.image_size!r}. Give for example 28,28."
+        )
+    dataset = load(data, label=source.label, data_home=source.data_home, image_size=wanted)
+    X_test = None if dataset.X_test is None else _unit(dataset.X_test)
+    return replace(dataset, X=_unit(dataset.X), X_test=X_test)
+
+
+def _unit(X: Array) -> Array:
+    import numpy as np
+
+    return X.astype(np.float32) / np.float32(255) if X.dtype == np.uint8 else X
+
+
+def load_model(path: Path) -> Autoencoder:
+    """Return the estimator in a model file.
+
+    Raises
+    ------
+    ModelFileError
+        When there is no such file, or it is anything but a model of diabolo.
+    """
+    from diabolo import load
+
+    if not path.exists():
+        raise ModelFileError(
+            f"MODEL must be a file that 'diabolo train' wrote; got {path}, which does not exist. Check the path."
+        )
+    return load(path)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to train on, rows to test on, and in words where the latter come from."""
+
+    X: Array
+    X_test: Array
+    y: Array | None
+    y_test: Array | None
+    told: str
+
+
+def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: int | None) -> Split:
+    """Return the rows parted for training and testing.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its own test split is taken where it has one, unless ``test_fraction`` is given.
+    test_fraction : float, optional
+        Share of the rows held out, in [0, 1); 0 tests on the training rows. None: 0.2 where needed.
+    random_state : int, optional
+        Seed of the draw; None is 0.
+
+    Raises
+    ------
+    InvalidDataError
+        When there are too few rows to hold any out.
+    """
+    import numpy as np
+
+    X, y = dataset.X, dataset.y
+    if test_fraction is None and dataset.X_test is not None:
+        told = f"the {len(dataset.X_test)} test rows of {dataset.name}"
+        return Split(X, dataset.X_test, y, dataset.y_test, told)
+    share = TEST_FRACTION if test_fraction is None else test_fraction
+    if share == 0:
+        return Split(X, X, y, y, "the training rows themselves (test fraction 0)")
+    n_test = max(1, round(share * len(X)))
+    if n_test >= len(X):
+        raise InvalidDataError(
+            f"{dataset.name} must have rows to train on beside {n_test} to test on; got {len(X)} in all. "
+            "Add rows, or give --test-fraction 0."
+        )
+    seed = 0 if random_state is None else random_state
+    order = np.random.default_rng(seed).permutation(len(X))
+    train, test = np.sort(order[n_test:]), np.sort(order[:n_test])
+    told = f"{n_test} of {len(X)} rows, held out at random (seed {seed})"
+    if y is None:
+        return Split(X[train], X[test], None, None, told)
+    return Split(X[train], X[test], y[train], y[test], told)
+
+
+def pick(dataset: Dataset, split: str | None, default: str) -> tuple[Array, str]:
+    """Return the rows that a command works on, and which they are in words.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With or without a test split of its own.
+    split : str, optional
+        "train", "test" or "all".
+    default : str
+        What None means where there are two splits; a source without a test split has only "all".
+
+    Raises
+    ------
+    InvalidParameterError
+        When ``split`` is unknown, or the source has no test split.
+    """
+    import numpy as np
+
+    chosen = default if split is None else check_name("split", split, SPLITS)
+    if dataset.X_test is None:
+        if split == "test":
+            raise InvalidParameterError(
+                f"split must be train or all for {dataset.name}, which has no test split; got 'test'. "
+                "Leave --split out."
+            )
+        return dataset.X, f"{len(dataset.X)} rows of {dataset.name}"
+    parts = {"train": [dataset.X], "test": [dataset.X_test], "all": [dataset.X, dataset.X_test]}[chosen]
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    name = "" if chosen == "all" else f" {'training' if chosen == 'train' else 'test'}"
+    return rows, f"{len(rows)}{name} rows of {dataset.name}"

@@ -1,0 +1,143 @@
+"""Commands that only show: ``kinds``, ``info`` and ``diagram``."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diabolo.cli import inputs
+from diabolo.cli.console import Output, duration, number, plain, print_pairs, print_table
+from diabolo.cli.options import ModelFile, ParameterOptions, check_kind, given, sizes
+from diabolo.cli.output import check_place
+from diabolo.cli.train import make_estimator
+from diabolo.errors import InvalidParameterError
+from diabolo.kinds import BY_ESTIMATOR, KINDS
+
+if TYPE_CHECKING:
+    from diabolo import Autoencoder
+
+
+def kinds(out: Output) -> None:
+    """List the kinds of autoencoder: what each is, and the paper it comes from."""
+    payload = {"kinds": [asdict(kind) for kind in KINDS]}
+    rows = [(k.name, k.estimator, k.summary, k.paper, str(k.year)) for k in KINDS]
+    out.result(
+        payload, lambda to: print_table(to, ("kind", "estimator", "what it is", "paper", "year"), rows)
+    )
+
+
+def info(out: Output, model: ModelFile) -> None:
+    """Show what a model file holds: its kind, its recipe, its sizes, how it was trained."""
+    estimator = inputs.load_model(model)
+    history = estimator.history_
+    name = type(estimator).__name__
+    payload = {
+        "model": model,
+        "kind": BY_ESTIMATOR[name].name if name in BY_ESTIMATOR else None,
+        "estimator": name,
+        "bytes": model.stat().st_size,
+        "n_features": estimator.n_features_in_,
+        "sample_shape": estimator.sample_shape_,
+        "n_parameters": estimator.n_parameters_,
+        "recipe": estimator.recipe_.to_dict(),
+        "history": {
+            "epochs": len(history.rows),
+            "best_epoch": history.best_epoch,
+            "stopped_by": history.stopped_by,
+            "seconds": sum(row.get("seconds", 0.0) for row in history.rows),
+            "engine": history.engine,
+            "events": history.events,
+            "last": history.rows[-1] if history.rows else None,
+        },
+    }
+    trained: dict[str, Any] = payload["history"]
+    shape = " x ".join(str(extent) for extent in estimator.sample_shape_)
+    pairs = [
+        ("kind", str(payload["kind"] or name)),
+        ("one sample", f"{shape} ({estimator.n_features_in_} values)"),
+        ("parameters", f"{estimator.n_parameters_:,}"),
+        ("file", f"{payload['bytes']:,} bytes"),
+        (
+            "trained",
+            f"{trained['epochs']} epochs in {duration(trained['seconds'])}, best {trained['best_epoch']}",
+        ),
+        ("stopped by", trained["stopped_by"]),
+        *[("event", str(event)) for event in history.events],
+        *[(f"last {key}", number(value)) for key, value in (trained["last"] or {}).items() if "total" in key],
+        *[(key, _told(value)) for key, value in plain(payload["recipe"]).items()],
+    ]
+    out.result(payload, lambda to: print_pairs(to, pairs, title=str(model)))
+
+
+def _told(value: Any) -> str:
+    """Return one entry of a recipe as text."""
+    if isinstance(value, dict):
+        settings = ", ".join(f"{key}={_told(item)}" for key, item in value.items() if key != "name")
+        return f"{value.get('name', '')}({settings})" if settings else str(value.get("name", ""))
+    if isinstance(value, list):
+        return ", ".join(_told(item) for item in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def diagram(
+    out: Output,
+    parameters: ParameterOptions,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the picture goes: .svg or .png.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="A model file; or give --kind.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", "-k", metavar="KIND", help="Draw this kind, without a model file.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="N|H,W",
+            help="With --kind: values in one sample, or its shape. (default: 784)",
+        ),
+    ] = None,
+) -> None:
+    """Draw the hourglass of a model, or of a kind with the parameters given."""
+    output = check_place(output, (".svg", ".png"))
+    chosen = given(parameters)
+    if (model is None) == (kind is None):
+        raise InvalidParameterError(
+            f"diagram must be given a model file or a kind; got {'neither' if model is None else 'both'}. "
+            "Give MODEL or --kind."
+        )
+    if model is not None:
+        if chosen or features is not None:
+            names = ", ".join([*chosen, *(["features"] if features is not None else [])])
+            raise InvalidParameterError(
+                f"The settings of a model file must be left as they are; got {names}. "
+                "Give --kind instead of MODEL to draw another."
+            )
+        estimator = inputs.load_model(model)
+    else:
+        estimator = _sketch(check_kind(str(kind)), sizes("features", features or "784") or (), chosen)
+    estimator.diagram().save(output)
+    out.result({"output": output}, lambda to: to.print(f"{output}: drawn", soft_wrap=True))
+
+
+def _sketch(kind: str, shape: tuple[int, ...], parameters: dict[str, Any]) -> Autoencoder:
+    """Return an estimator of this kind that has its architecture, after one epoch on noise."""
+    import numpy as np
+
+    if kind == "convolutional" and len(shape) == 1 and "input_shape" not in parameters:
+        side = round(shape[0] ** 0.5)
+        shape = (side, side) if side * side == shape[0] else shape
+    quick = {"epochs": 1, "validation_fraction": 0.0, "random_state": 0, "device": "cpu"}
+    X = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
+    estimator = make_estimator(kind, {**parameters, **quick})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a training that nobody asked for
+        estimator.fit(X)
+    return estimator

@@ -1,0 +1,235 @@
+"""``diabolo train``: from data to a model file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diabolo.cli import inputs, numbers
+from diabolo.cli.config import fraction, read_config, text
+from diabolo.cli.console import Output, duration, print_pairs
+from diabolo.cli.options import ParameterOptions, SourceOptions, check_kind, given
+from diabolo.cli.outcomes import FAILED
+from diabolo.cli.output import check_model_place, check_writable
+from diabolo.cli.progress import training_progress
+from diabolo.errors import InvalidParameterError
+from diabolo.kinds import BY_NAME
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diabolo import Autoencoder
+
+TestFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--test-fraction",
+        metavar="X",
+        help="Share of the rows held out for the numbers that are printed, in [0, 1). Not given: the "
+        "source's own test split if it has one, else 0.2.",
+    ),
+]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML report into this folder.")
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that one training run was asked to do, from the config file and the command line."""
+
+    data: str
+    kind: str = "deep"
+    output: Path = Path("model.safetensors")
+    source: SourceOptions = field(default_factory=SourceOptions)
+    report: Path | None = None
+    test_fraction: float | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    **{name: text(name) for name in ("data", "kind", "output", "report", "label", "data_home", "image_size")},
+    "test_fraction": fraction("test_fraction"),
+}
+
+
+def train(
+    out: Output,
+    source: SourceOptions,
+    parameters: ParameterOptions,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A file (.npy, .npz, .csv, .parquet, idx), a folder of images or of idx files, or the "
+            "name of a data set (digits, mnist, fashion-mnist, olivetti).",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind", "-k", metavar="KIND", help="One of those that `diabolo kinds` lists. (default: deep)"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where the model goes. (default: model.safetensors)"
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A TOML file with any of these options by name (data and kind too); options given here win.",
+        ),
+    ] = None,
+    test_fraction: TestFraction = None,
+    report: ReportFolder = None,
+) -> None:
+    """Train a model on DATA, write it to a file, and say how well it restores rows it has not seen.
+
+    Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
+    divided by 255 first. Ctrl-C keeps the best weights so far.
+    """
+    flags = {
+        "data": data,
+        "kind": kind,
+        "output": output,
+        "report": report,
+        "test_fraction": None if test_fraction is None else fraction("test_fraction")(test_fraction),
+        **{name: getattr(source, name) for name in ("label", "data_home", "image_size")},
+    }
+    run = _merge(config, flags, given(parameters))
+    check_model_place(run.output)
+    if run.report is not None:
+        check_report_place(run.report)
+    _train(out, run)
+
+
+def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[str, Any]) -> Run:
+    """Return the run that the config file and the command line describe; the latter wins."""
+    settings, chosen = ({}, {}) if config is None else read_config(config, _SETTINGS)
+    settings.update({name: value for name, value in flags.items() if value is not None})
+    chosen.update(parameters)
+    if "data" not in settings:
+        raise InvalidParameterError(
+            "DATA must be given, on the command line or as data = '...' in --config; got none. "
+            "Try 'diabolo train digits'."
+        )
+    home = settings.get("data_home")
+    return Run(
+        data=settings["data"],
+        kind=check_kind(settings.get("kind", Run.kind)),
+        output=Path(settings.get("output", Run.output)).expanduser(),
+        source=SourceOptions(
+            label=settings.get("label"),
+            data_home=None if home is None else Path(home).expanduser(),
+            image_size=settings.get("image_size"),
+        ),
+        report=None if settings.get("report") is None else Path(settings["report"]).expanduser(),
+        test_fraction=settings.get("test_fraction"),
+        parameters=chosen,
+    )
+
+
+def check_report_place(folder: Path) -> None:
+    """Raise unless a report can be written into ``folder``, which need not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameterError(
+            f"--report must be a folder; got the file {str(folder)!r}. Choose another name."
+        )
+    check_writable(folder if folder.is_dir() else folder.parent, "--report")
+
+
+def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
+    """Return the estimator of a kind, with these parameters and else its defaults."""
+    import diabolo
+
+    estimator: Autoencoder = getattr(diabolo, BY_NAME[kind].estimator)(**parameters)
+    return estimator
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for reports."""
+    import shlex
+    import sys
+
+    return shlex.join(["diabolo", *sys.argv[1:]])
+
+
+def _train(out: Output, run: Run) -> None:
+    estimator = make_estimator(run.kind, run.parameters)
+    dataset = inputs.load_data(run.data, run.source)
+    split = inputs.train_and_test(dataset, run.test_fraction, run.parameters.get("random_state"))
+    out.note(f"{run.kind}: training on {len(split.X)} rows of {dataset.name}; tested on {split.told}")
+
+    start = time.perf_counter()
+    interrupted = False
+    try:
+        with training_progress(out, run.kind) as progress:
+            estimator.fit(split.X, progress=progress)
+    except KeyboardInterrupt:
+        if not hasattr(estimator, "history_"):
+            raise
+        interrupted = True
+    seconds = time.perf_counter() - start
+    estimator.save(run.output)
+
+    payload: dict[str, Any] = {
+        "kind": run.kind,
+        "data": dataset.name,
+        "model": run.output,
+        "n_train": len(split.X),
+        "tested_on": split.told,
+        "seconds": seconds,
+        "epochs": len(estimator.history_.rows),
+        "best_epoch": estimator.history_.best_epoch,
+        "stopped_by": estimator.history_.stopped_by,
+        "report": None,
+    }
+    if interrupted:
+        out.result(payload, lambda to: None)
+        out.error(
+            f"interrupted after {payload['epochs']} epochs; the best weights so far are in {run.output}."
+        )
+        raise typer.Exit(FAILED)
+
+    payload |= numbers.model_numbers(estimator, split.X_test)
+    payload |= numbers.baseline_numbers(split.X, split.X_test, payload["code_size"])
+    if run.report is not None:
+        from diabolo.report.page import write_report
+
+        payload["report"] = write_report(
+            run.report,
+            title=f"{run.kind} on {dataset.name}",
+            estimators={run.kind: estimator},
+            X_train=split.X,
+            X_test=split.X_test,
+            y_test=split.y_test,
+            command=command_line(),
+        )
+    out.result(payload, lambda to: _show(to, payload))
+
+
+def _show(to: Console, payload: Mapping[str, Any]) -> None:
+    pairs = [
+        *numbers.told(dict(payload)),
+        ("code size", str(payload["code_size"])),
+        ("tested on", payload["tested_on"]),
+        (
+            "training",
+            f"{payload['epochs']} epochs in {duration(payload['seconds'])} ({payload['stopped_by']})",
+        ),
+        ("model", str(payload["model"])),
+    ]
+    if payload["report"] is not None:
+        pairs.append(("report", str(payload["report"])))
+    print_pairs(to, pairs, title=f"{payload['kind']} on {payload['data']}")
