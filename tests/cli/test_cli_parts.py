@@ -76,7 +76,7 @@ def test_what_is_no_such_value_is_refused(name: str, given: Any, rule: str) -> N
 def test_sizes() -> None:
     assert sizes("x", None) is None
     assert sizes("x", "28,28") == sizes("x", "28x28") == (28, 28)
-    with pytest.raises(InvalidParameterError, match="^x must be whole numbers from 1 up"):
+    with pytest.raises(InvalidParameterError, match=r"^x must be whole numbers from 1 up"):
         sizes("x", "28,0")
 
 
@@ -116,7 +116,7 @@ def test_config_that_is_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataFileError, match="--config must be a file that can be read"):
         read_config(tmp_path / "none.toml", _SETTINGS)
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataFileError, match="must be a TOML file"):
+    with pytest.raises(DataFileError, match=r"must be a TOML file"):
         read_config(tmp_path / "bytes.toml", _SETTINGS)
 
 
@@ -270,7 +270,8 @@ def test_other_ranges_are_stretched_and_said(tmp_path: Path) -> None:
 
     samples = np.array([[[-8.0, 0.0]], [[4.0, 8.0]]])
     assert output.write_samples(tmp_path / "x.png", samples) == "values from -8 to 8 became black to white"
-    sheet = np.asarray(Image.open(tmp_path / "x.png"))
+    with Image.open(tmp_path / "x.png") as picture:
+        sheet = np.asarray(picture)
     assert sheet.shape == (1 + 4, 2 * 2 + 6)
     assert sheet[2].tolist() == [255, 255, 0, 128, 255, 255, 191, 255, 255, 255]
 
@@ -324,7 +325,7 @@ def test_a_device_that_takes_no_more_bytes(
 
 
 def test_places_are_checked_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameterError, match="--output must be in a folder that exists; got .*none"):
+    with pytest.raises(InvalidParameterError, match=r"--output must be in a folder that exists; got .*none"):
         output.check_place(tmp_path / "none" / "x.npy")
     with pytest.raises(InvalidParameterError, match="--output must name a file; got the folder"):
         output.check_place(tmp_path, output.TABLES[:0] or None)
@@ -349,7 +350,7 @@ def test_a_file_that_is_no_model_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text("years of work")
     with pytest.raises(
-        ModelFileError, match="--output must be a new file or a model to replace; got .*thesis.txt"
+        ModelFileError, match=r"--output must be a new file or a model to replace; got .*thesis.txt"
     ):
         output.check_model_place(path)
     assert path.read_text() == "years of work"

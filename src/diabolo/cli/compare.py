@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +12,22 @@ import typer
 
 from diabolo.cli import inputs
 from diabolo.cli.config import fraction
-from diabolo.cli.console import Output, number, plain, print_table
+from diabolo.cli.console import Output, print_table, table_width, to_json
 from diabolo.cli.options import DataName, ParameterOptions, SourceOptions, check_kind, given
 from diabolo.cli.output import check_place, write_text
-from diabolo.cli.train import ReportFolder, TestFraction, check_report_place, command_line
+from diabolo.cli.page import ReportFolder, check_report_place, write_page
+from diabolo.cli.progress import Bars
+from diabolo.cli.train import TestFraction
 from diabolo.errors import InvalidParameterError
 from diabolo.kinds import KINDS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from diabolo.report.compare import Comparison
+
+MOST_CODE = 32
+"""The largest code size that `compare` chooses by itself: half of the values of a sample, up to this."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,36 @@ class Contest:
     kinds: tuple[str, ...]
     latent_dim: int | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    per_kind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: SourceOptions = field(default_factory=SourceOptions)
     test_fraction: float | None = None
     report: Path | None = None
     output: Path | None = None
+
+
+_ORDER = (
+    "kind",
+    "error",
+    "r2",
+    "noisy_error",
+    "neighbour_accuracy",
+    "code_size",
+    "dead_units",
+    "active_share",
+    "jacobian_norm",
+    "fit_seconds",
+    "n_parameters",
+    "saturated_share",
+    "noisy_r2",
+)
+"""Columns of the table: where a terminal is too narrow for all, the last of these go first."""
+
+DEMO = Contest(
+    data="digits",
+    kinds=("deep", "denoising", "variational", "sparse", "convolutional"),
+    latent_dim=10,
+    parameters={"epochs": 30, "random_state": 0},
+)
+"""What `demo` trains: small enough for a minute on two cores."""
 
 
 def compare(
@@ -56,7 +88,12 @@ def compare(
         typer.Option("--output", "-o", metavar="FILE", help="Where the table goes too: .md or .json."),
     ] = None,
 ) -> None:
-    """Train several kinds on DATA and show them beside PCA at the same code size and the mean predictor."""
+    """Train several kinds on DATA and show them beside PCA at the same code size and the mean predictor.
+
+    Without --latent-dim the code has half as many values as a sample, at most 32; parameters given
+    here hold for all kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
+    values (pixels) are divided by 255 first.
+    """
     chosen = given(parameters)
     names = [kind.name for kind in KINDS] if kinds == "all" else [name.strip() for name in kinds.split(",")]
     contest = Contest(
@@ -79,14 +116,7 @@ def demo(
     ] = Path("diabolo-demo"),
 ) -> None:
     """Train five kinds on scikit-learn's digits in about a minute: a table, and a report to look at."""
-    contest = Contest(
-        data="digits",
-        kinds=("deep", "denoising", "variational", "sparse", "convolutional"),
-        latent_dim=10,
-        parameters={"random_state": 0, "epochs": 30},
-        report=output.expanduser(),
-    )
-    _run(out, contest)
+    _run(out, replace(DEMO, report=output.expanduser()))
 
 
 def _run(out: Output, contest: Contest) -> None:
@@ -95,19 +125,74 @@ def _run(out: Output, contest: Contest) -> None:
         check_report_place(contest.report)
     from diabolo.report.compare import compare as run_comparison
 
-    seed = contest.parameters.get("random_state", 0)
+    parameters = dict(contest.parameters)
+    seed = parameters.pop("random_state", 0)
+    if seed is None:
+        raise InvalidParameterError(
+            "random_state must be a whole number here, where all kinds see the same rows; got none. "
+            "Leave it out for 0."
+        )
     dataset = inputs.load_data(contest.data, contest.source)
     split = inputs.train_and_test(dataset, contest.test_fraction, seed)
-    out.note(
-        f"training {len(contest.kinds)} kinds on {len(split.X)} rows of {dataset.name}; tested on {split.told}"
-    )
-    comparison = run_comparison(
-        list(contest.kinds),
-        split.X,
-        split.X_test,
-        y_test=split.y_test,
-        latent_dim=contest.latent_dim,
-        params={name: value for name, value in contest.parameters.items() if name != "random_state"},
-        per_kind=contest.per_kind or None,
-        random_state=seed,
-    )
+    latent_dim = contest.latent_dim
+    if latent_dim is None:
+        latent_dim = max(1, min(MOST_CODE, split.X[0].size // 2))
+    about = f"{dataset.name}, code size {latent_dim}: {len(split.X)} training rows, tested on {split.told}"
+    out.note(about)
+
+    start = time.perf_counter()
+    with Bars(out) as bars:
+        comparison = run_comparison(
+            list(contest.kinds),
+            split.X,
+            split.X_test,
+            y_test=split.y_test,
+            latent_dim=latent_dim,
+            params=parameters,
+            random_state=seed,
+            progress=bars,
+        )
+    payload = {"data": dataset.name, "tested_on": split.told, **comparison.to_dict()}
+    if contest.output is not None:
+        as_json = contest.output.suffix.lower() == ".json"
+        write_text(contest.output, to_json(payload) + "\n" if as_json else comparison.to_markdown())
+    payload |= {"output": contest.output, "report": None}
+    if contest.report is not None:
+        payload["report"] = write_page(
+            contest.report, f"Autoencoders on {dataset.name}", comparison.estimators, split, comparison
+        )
+    payload["seconds"] = time.perf_counter() - start
+    out.result(payload, lambda to: _show(to, comparison, payload))
+
+
+def _show(to: Console, comparison: Comparison, payload: Mapping[str, Any]) -> None:
+    from diabolo.report.compare import COLUMNS, format_value
+
+    keys = comparison.columns()
+    texts = {key: [format_value(row[key], COLUMNS[key][1]) for row in comparison.rows] for key in keys}
+    left_out = []
+    while len(keys) > 2 and _width(keys, texts) > to.width:
+        left_out.append(max(keys, key=_ORDER.index))
+        keys.remove(left_out[-1])
+    rows = list(zip(*(texts[key] for key in keys), strict=True))
+    best = {
+        (index, column)
+        for column, key in enumerate(keys)
+        for index, row in enumerate(comparison.rows)
+        if row["kind"] in comparison.best(key)
+    }
+    title = f"{payload['data']}: squared error per sample on {payload['tested_on']}"
+    print_table(to, [COLUMNS[key][0] for key in keys], rows, title, bold=best)
+    if left_out:
+        names = ", ".join(COLUMNS[key][0] for key in reversed(left_out))
+        to.print(f"Too wide for here: {names}. All are in --json, -o and --report.", soft_wrap=True)
+    for name in ("output", "report"):
+        if payload[name] is not None:
+            to.print(f"{name}: {payload[name]}", soft_wrap=True)
+
+
+def _width(keys: Sequence[str], texts: Mapping[str, Sequence[str]]) -> int:
+    from diabolo.report.compare import COLUMNS
+
+    rows = zip(*(texts[key] for key in keys), strict=True)
+    return table_width([COLUMNS[key][0] for key in keys], rows)

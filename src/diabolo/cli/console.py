@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,7 +53,7 @@ class Output:
     def result(self, payload: Mapping[str, Any], show: Callable[[Console], None]) -> None:
         """Print the result: ``payload`` as JSON where that was asked for, else what ``show`` prints."""
         if self.as_json:
-            typer.echo(json.dumps(plain(payload), indent=2, allow_nan=False))
+            typer.echo(to_json(payload))
         elif not self.quiet:
             show(console())
 
@@ -69,20 +69,46 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_table(
-    to: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+    to: Console,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    bold: Container[tuple[int, int]] = (),
 ) -> None:
-    """Print rows under their column names; columns of numbers are aligned to the right."""
+    """Print rows under their column names; columns of numbers are aligned to the right.
+
+    ``bold`` holds (row, column) of the cells to print in bold.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     cells = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.pad_edge, table.show_edge, table.padding = False, False, (0, 1, 0, 0)
     for index, name in enumerate(columns):
         numeric = bool(cells) and all(_looks_numeric(row[index]) for row in cells)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*[Text(cell) for cell in row])
+        side: Literal["right", "left"] = "right" if numeric else "left"
+        longest = max((len(row[index]) for row in cells), default=0)
+        is_text = any(" " in row[index] for row in cells) and not numeric
+        # Only running text is wrapped; a name or a number that is cut in two reads as two.
+        heading = name if is_text else "\n".join(wrap(name, max(longest, *map(len, name.split()))))
+        table.add_column(Text(heading), justify=side, overflow="fold", no_wrap=not is_text)
+    for i, row in enumerate(cells):
+        table.add_row(*[Text(cell, style="bold" if (i, j) in bold else "") for j, cell in enumerate(row)])
     to.print(table)
+
+
+def table_width(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """Return the narrowest that a table can be with no cell and no word of a heading broken.
+
+    >>> table_width(["kind", "squared error"], [["deep", "2.1"]])
+    13
+    """
+    widths = [max(len(word) for word in name.split()) for name in columns]
+    for row in rows:
+        widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
+    return sum(widths) + 2 * max(len(widths) - 1, 0)
 
 
 def print_pairs(to: Console, pairs: Iterable[tuple[str, str]], title: str | None = None) -> None:
@@ -127,9 +153,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def to_json(payload: Mapping[str, Any]) -> str:
+    """Return ``payload`` as JSON that any reader takes: no NaN, no types of numpy."""
+    return json.dumps(plain(payload), indent=2, allow_nan=False)
+
+
 def plain(value: Any) -> Any:
     """Return ``value`` made of what JSON knows; numbers that are not finite become null.
 
+    >>> from pathlib import PurePath
     >>> plain({"a": (1, float("nan")), "b": PurePath("x.npy")})
     {'a': [1, None], 'b': 'x.npy'}
     """
@@ -148,7 +180,7 @@ def plain(value: Any) -> Any:
 
 def _looks_numeric(cell: str) -> bool:
     text = cell.strip().replace(",", "").rstrip("%s ")
-    if text in ("", "-"):
+    if text in ("", "-", "–"):
         return True
     try:
         float(text)

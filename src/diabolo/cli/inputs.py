@@ -59,7 +59,8 @@ def load_model(path: Path) -> Autoencoder:
 
     if not path.exists():
         raise ModelFileError(
-            f"MODEL must be a file that 'diabolo train' wrote; got {path}, which does not exist. Check the path."
+            f"MODEL must be a file that 'diabolo train' wrote; got {path}, which does not exist. "
+            "Check the path."
         )
     return load(path)
 

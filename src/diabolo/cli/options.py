@@ -78,7 +78,8 @@ class Reader:
             return self._read(value)
         except (ValueError, TypeError):
             raise InvalidParameterError(
-                f"{self.name} must be {self.rule}; got {value!r}. See 'diabolo train --help' for what it means."
+                f"{self.name} must be {self.rule}; got {value!r}. "
+                "See 'diabolo train --help' for what it means."
             ) from None
 
     def _read(self, value: Any) -> Any:

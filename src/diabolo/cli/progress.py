@@ -3,57 +3,66 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
 
 from diabolo.cli.console import Output, console, duration, number
-
-Callback = Callable[[Mapping[str, Any], int], None]
 
 _LINES = 10
 """How many lines a whole training makes where there is no terminal for a bar."""
 
 
-@contextmanager
-def training_progress(out: Output, what: str) -> Iterator[Callback]:
-    """Hand out the callback that `fit` calls after each epoch; all of it goes to stderr.
+class Bars:
+    """Shows one training after another, each under its name; all of it goes to stderr.
 
     Parameters
     ----------
     out : Output
         Quiet means that nothing is shown.
-    what : str
-        The heading, for example the kind that is trained.
+
+    Examples
+    --------
+    >>> with Bars(Output(quiet=True)) as bars:
+    ...     bars("deep", {"training_total": 1.0}, 20)  # after each epoch
     """
-    screen = console(stderr=True)
-    clock = _Clock()
-    if out.quiet:
-        yield _silent
-    elif screen.is_terminal:
-        from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
-        with Progress(*columns, console=screen, transient=True, refresh_per_second=4) as bar:
-            task = bar.add_task(what, total=None, told="starting")
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._clocks: dict[str, _Clock] = {}
+        self._tasks: dict[str, Any] = {}
+        self._progress: Any = None
+        self._stack = ExitStack()
 
-            def move(row: Mapping[str, Any], total: int) -> None:
-                done, left = clock.tick(total)
-                bar.update(task, completed=done, total=max(total, done), told=_told(row, done, total, left))
+    def __enter__(self) -> Self:
+        screen = console(stderr=True)
+        if screen.is_terminal and not self._out.quiet:
+            from rich.progress import BarColumn, Progress, TextColumn
 
-            yield move
-    else:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+            progress = Progress(*columns, console=screen, transient=True, refresh_per_second=4)
+            self._progress = self._stack.enter_context(progress)
+        self._next = _Clock()
+        return self
 
-        def line(row: Mapping[str, Any], total: int) -> None:
-            done, left = clock.tick(total)
-            if done == 1 or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
-                out.note(f"{what}: {_told(row, done, total, left)}")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
-        yield line
-
-
-def _silent(row: Mapping[str, Any], total: int) -> None:
-    """Show nothing."""
+    def __call__(self, what: str, row: Mapping[str, Any], total: int) -> None:
+        """Show that one more epoch of the training called ``what`` is done."""
+        clock = self._clocks.setdefault(what, self._next)
+        self._next = _Clock()  # the next training begins where this one's last epoch ends
+        done, left = clock.tick(total)
+        told = _told(row, done, total, left)
+        if self._progress is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._progress.add_task(what, told="")
+            self._progress.update(self._tasks[what], completed=done, total=max(total, done), told=told)
+        elif done == 1 or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
+            self._out.note(f"{what}: {told}")
 
 
 class _Clock:

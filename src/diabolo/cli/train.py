@@ -15,8 +15,9 @@ from diabolo.cli.config import fraction, read_config, text
 from diabolo.cli.console import Output, duration, print_pairs
 from diabolo.cli.options import ParameterOptions, SourceOptions, check_kind, given
 from diabolo.cli.outcomes import FAILED
-from diabolo.cli.output import check_model_place, check_writable
-from diabolo.cli.progress import training_progress
+from diabolo.cli.output import check_model_place
+from diabolo.cli.page import ReportFolder, check_report_place, write_page
+from diabolo.cli.progress import Bars
 from diabolo.errors import InvalidParameterError
 from diabolo.kinds import BY_NAME
 
@@ -33,9 +34,6 @@ TestFraction = Annotated[
         help="Share of the rows held out for the numbers that are printed, in [0, 1). Not given: the "
         "source's own test split if it has one, else 0.2.",
     ),
-]
-ReportFolder = Annotated[
-    Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML report into this folder.")
 ]
 
 
@@ -140,29 +138,12 @@ def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[st
     )
 
 
-def check_report_place(folder: Path) -> None:
-    """Raise unless a report can be written into ``folder``, which need not exist yet."""
-    if folder.exists() and not folder.is_dir():
-        raise InvalidParameterError(
-            f"--report must be a folder; got the file {str(folder)!r}. Choose another name."
-        )
-    check_writable(folder if folder.is_dir() else folder.parent, "--report")
-
-
 def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
     """Return the estimator of a kind, with these parameters and else its defaults."""
     import diabolo
 
     estimator: Autoencoder = getattr(diabolo, BY_NAME[kind].estimator)(**parameters)
     return estimator
-
-
-def command_line() -> str:
-    """Return the command as it was typed, for reports."""
-    import shlex
-    import sys
-
-    return shlex.join(["diabolo", *sys.argv[1:]])
 
 
 def _train(out: Output, run: Run) -> None:
@@ -174,8 +155,8 @@ def _train(out: Output, run: Run) -> None:
     start = time.perf_counter()
     interrupted = False
     try:
-        with training_progress(out, run.kind) as progress:
-            estimator.fit(split.X, progress=progress)
+        with Bars(out) as bars:
+            estimator.fit(split.X, progress=lambda row, total: bars(run.kind, row, total))
     except KeyboardInterrupt:
         if not hasattr(estimator, "history_"):
             raise
@@ -205,17 +186,8 @@ def _train(out: Output, run: Run) -> None:
     payload |= numbers.model_numbers(estimator, split.X_test)
     payload |= numbers.baseline_numbers(split.X, split.X_test, payload["code_size"])
     if run.report is not None:
-        from diabolo.report.page import write_report
-
-        payload["report"] = write_report(
-            run.report,
-            title=f"{run.kind} on {dataset.name}",
-            estimators={run.kind: estimator},
-            X_train=split.X,
-            X_test=split.X_test,
-            y_test=split.y_test,
-            command=command_line(),
-        )
+        title = f"{run.kind} on {dataset.name}"
+        payload["report"] = write_page(run.report, title, {run.kind: estimator}, split)
     out.result(payload, lambda to: _show(to, payload))
 
 

@@ -1,0 +1,54 @@
+"""The HTML report, as commands ask for it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diabolo.cli.output import check_writable
+from diabolo.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from diabolo import Autoencoder
+    from diabolo.cli.inputs import Split
+    from diabolo.report.compare import Comparison
+
+ReportFolder = Annotated[
+    Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML report into this folder.")
+]
+
+
+def check_report_place(folder: Path) -> None:
+    """Raise unless a report can be written into ``folder``, which need not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameterError(
+            f"--report must be a folder; got the file {str(folder)!r}. Choose another name."
+        )
+    check_writable(folder if folder.is_dir() else folder.parent, "--report")
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    estimators: Mapping[str, Autoencoder],
+    split: Split,
+    comparison: Comparison | None = None,
+) -> Path:
+    """Write the report of one or several models and return the path of its page."""
+    from diabolo.report.page import write_report
+
+    return write_report(
+        folder,
+        title=title,
+        estimators=dict(estimators),
+        X_train=split.X,
+        X_test=split.X_test,
+        y_test=split.y_test,
+        comparison=comparison,
+        command=shlex.join(["diabolo", *sys.argv[1:]]),
+    )
