@@ -196,6 +196,30 @@ def test_report(run: Run, images: Path, tmp_path: Path) -> None:
     page = Path(said.json["report"])
     assert page.is_file()
     assert page.parent == tmp_path / "r"
+    assert f"diabolo train {images}" in page.read_text()
+
+
+def test_a_report_that_cannot_be_made_is_told_before_training(
+    run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diabolo.cli.page.find_spec", lambda name: None)
+    said = run("train", images, "-o", tmp_path / "m.safetensors", "--report", tmp_path / "r")
+    assert said.code == 1
+    assert "--report needs matplotlib" in said.err
+    assert names(tmp_path) == []
+
+
+def test_a_report_that_fails_does_not_take_the_model_with_it(
+    run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diabolo.report.page.write_report", full)
+    said = run("train", images, "-o", tmp_path / "m.safetensors", "--report", tmp_path / "r", *SMALL)
+    assert said.code == 1
+    assert f"The model is in {tmp_path / 'm.safetensors'}.\nerror: " in said.err
+    diabolo.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])

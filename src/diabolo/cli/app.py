@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from diabolo.cli import apply, compare, evaluate, outcomes, show, train
+from diabolo.cli import apply, compare, evaluate, outcomes, page, show, train
 from diabolo.cli.console import Output
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -114,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Always: 0 when done, 1 when failed, 2 for wrong usage.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    page.COMMAND.set(shlex.join(["diabolo", *words]))
     try:
         code = app(args=words, prog_name="diabolo", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -31,6 +31,9 @@ _SAMPLES = (*TABLES, *PICTURES, FOLDER)
 CodesFile = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="Where the codes go: .npy, .csv or .parquet.")
 ]
+CodesName = Annotated[
+    str, typer.Argument(metavar="CODES", help="A file of codes that `encode` wrote: .npy, .csv or .parquet.")
+]
 SamplesFile = Annotated[
     Path,
     typer.Option(
@@ -66,7 +69,7 @@ def encode(
     _report(out, output, codes, f"codes of {told}")
 
 
-def decode(out: Output, model: ModelFile, codes: DataName, output: SamplesFile) -> None:
+def decode(out: Output, model: ModelFile, codes: CodesName, output: SamplesFile) -> None:
     """Write the samples that codes stand for, in the units of the data the model was trained on."""
     output = check_place(output, _SAMPLES)
     estimator = inputs.load_model(model)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diabolo.cli.output import check_writable
-from diabolo.errors import InvalidParameterError
+from diabolo.errors import InvalidParameterError, MissingExtraError
 
 if TYPE_CHECKING:
     from diabolo import Autoencoder
     from diabolo.cli.inputs import Split
     from diabolo.report.compare import Comparison
+
+COMMAND: ContextVar[str] = ContextVar("COMMAND", default="diabolo")
+"""The command as it was typed; reports say it."""
 
 ReportFolder = Annotated[
     Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML report into this folder.")
@@ -24,7 +27,10 @@ ReportFolder = Annotated[
 
 
 def check_report_place(folder: Path) -> None:
-    """Raise unless a report can be written into ``folder``, which need not exist yet."""
+    """Raise unless a report can be made and written into ``folder``, which need not exist yet."""
+    for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
+        if find_spec(module) is None:
+            raise MissingExtraError("--report", package, "report")
     if folder.exists() and not folder.is_dir():
         raise InvalidParameterError(
             f"--report must be a folder; got the file {str(folder)!r}. Choose another name."
@@ -50,5 +56,5 @@ def write_page(
         X_test=split.X_test,
         y_test=split.y_test,
         comparison=comparison,
-        command=shlex.join(["diabolo", *sys.argv[1:]]),
+        command=COMMAND.get(),
     )

@@ -40,7 +40,11 @@ class Bars:
         if screen.is_terminal and not self._out.quiet:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[told]}"),
+            )
             progress = Progress(*columns, console=screen, transient=True, refresh_per_second=4)
             self._progress = self._stack.enter_context(progress)
         self._next = _Clock()

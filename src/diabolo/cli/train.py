@@ -183,11 +183,15 @@ def _train(out: Output, run: Run) -> None:
         )
         raise typer.Exit(FAILED)
 
-    payload |= numbers.model_numbers(estimator, split.X_test)
-    payload |= numbers.baseline_numbers(split.X, split.X_test, payload["code_size"])
-    if run.report is not None:
-        title = f"{run.kind} on {dataset.name}"
-        payload["report"] = write_page(run.report, title, {run.kind: estimator}, split)
+    try:
+        payload |= numbers.model_numbers(estimator, split.X_test)
+        payload |= numbers.baseline_numbers(split.X, split.X_test, payload["code_size"])
+        if run.report is not None:
+            title = f"{run.kind} on {dataset.name}"
+            payload["report"] = write_page(run.report, title, {run.kind: estimator}, split)
+    except BaseException:
+        out.note(f"The model is in {run.output}.")  # whatever fails now, the training was not for nothing
+        raise
     out.result(payload, lambda to: _show(to, payload))
 
 
