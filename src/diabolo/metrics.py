@@ -43,6 +43,20 @@ def r2(X: ArrayLike, Y: ArrayLike, mean: ArrayLike) -> float:
     return 1.0 - float(squared_error(X, Y).sum()) / baseline if baseline > 0 else float("nan")
 
 
+def feature_r2(X: ArrayLike, Y: ArrayLike, mean: ArrayLike) -> float:
+    """Return the mean over values of each value's own R^2 against ``mean``: every unit counts alike.
+
+    Values that ``mean`` already predicts exactly are left out; NaN where that is all of them.
+    """
+    baseline = squared_error_per_feature(X, np.broadcast_to(np.asarray(mean), np.shape(X)))
+    vary = baseline > 1e-12 * max(float(baseline.max()), 1e-300)
+    return (
+        float(1.0 - (squared_error_per_feature(X, Y)[vary] / baseline[vary]).mean())
+        if vary.any()
+        else float("nan")
+    )
+
+
 def psnr(X: ArrayLike, Y: ArrayLike, data_range: float) -> float:
     """Return the peak signal-to-noise ratio in decibels, 10 log10(data_range^2 / mean squared error).
 
