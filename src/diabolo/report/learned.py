@@ -53,7 +53,9 @@ def latent_space(study: Study) -> str:
 def units(study: Study) -> str:
     """Return what the output does when one unit of the code moves and the others stay."""
     codes = study.codes
-    order = np.argsort(codes.std(axis=0))[::-1][:MOST_UNITS]
+    order = np.argsort(codes.std(axis=0))[::-1][
+        : MOST_UNITS // 2 if study.frugal and study.view.kind == "image" else MOST_UNITS
+    ]
     center = codes.mean(axis=0)
     if study.view.kind == "image":
         return _traversal(study, order, center)

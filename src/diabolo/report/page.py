@@ -100,9 +100,14 @@ def write_report(
         )
     bed = Bench.of(X_train, X_test, y_test, class_names)
     anchors = _anchors(list(estimators))
+    studies = [
+        Study(name, estimator, bed, frugal=len(estimators) > 3) for name, estimator in estimators.items()
+    ]
     parts = [_comparison(comparison, anchors)] if comparison is not None else []
-    for name, estimator in estimators.items():
-        parts.append(_article(Study(name, estimator, bed), anchors[name], alone=len(estimators) == 1))
+    if len(studies) > 1:
+        same = sections.side_by_side(studies)
+        parts.append(section("side-by-side", "The same samples through every model", same))
+    parts += [_article(study, anchors[study.name], alone=len(studies) == 1) for study in studies]
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(title),
@@ -158,6 +163,8 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
             f" The noisy input has Gaussian noise, standard deviation {format_value(settings['noise_std'])},"
             f" {settings['noise']:g} times that of a typical value; the target stays clean."
         )
+    if len({row["code_size"] for row in comparison.rows if row["kind"] != "mean"}) > 1:
+        told += " The codes differ in size: a larger one has it easier."
     told += " The best of each column is marked."
     return section("comparison", "Comparison", body + f'<p class="quiet">{escape(told)}</p>')
 
@@ -180,7 +187,7 @@ def _anchors(names: Sequence[str]) -> dict[str, str]:
     anchors: dict[str, str] = {}
     for i, name in enumerate(names):
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
-        taken = plain in anchors.values() or plain == "comparison"
+        taken = plain in anchors.values() or plain in ("comparison", "side-by-side")
         anchors[name] = f"{plain}-{i + 1}" if taken else plain
     return anchors
 

@@ -83,7 +83,7 @@ def montage(tiles: NDArray[np.uint8], columns: int, label: str, side: int = SIDE
     columns = min(columns, n)
     lines = math.ceil(n / columns)
     gap = max(1, round(width / 14))
-    tiles, height, width = _limited(tiles, 128)
+    tiles, height, width = _limited(tiles, 64)
     sheet = np.zeros((lines * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
     for i, tile in enumerate(tiles):
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)

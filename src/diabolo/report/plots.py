@@ -80,10 +80,29 @@ def _inline(svg: str, width: int, height: int, label: str) -> str:
     body = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px) [^;\"]*", r"font-size: \2", body)
     body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
+    body = _POINTS.sub(_as_one_path, body)
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" '
         f'style="width:100%;max-width:{width}px;height:auto">{themed(body)}</svg>'
     )
+
+
+# a circle that matplotlib defines, then the group of its uses
+_POINTS = re.compile(
+    r'<defs>\n<path id="m\w+" d="M 0 (?P<radius>[\d.]+)\nC [^"]*"/>\n</defs>\n'
+    r"<g(?P<clip>[^>]*)>\n(?P<uses>(?:<use [^>]*/>\n){5,})</g>"
+)
+
+
+def _as_one_path(match: re.Match[str]) -> str:
+    """Write circles of one colour as one path of points with round ends: a tenth of the size."""
+    uses = match["uses"]
+    looks = set(re.findall(r'style="([^"]*)"', uses))
+    if len(looks) != 1:
+        return match[0]
+    look = looks.pop().replace("fill", "stroke") + f"; stroke-width: {2 * float(match['radius']):.2f}"
+    points = "".join(f"M{x} {y}h0" for x, y in re.findall(r' x="([-\d.]+)" y="([-\d.]+)"', uses))
+    return f'<g{match["clip"]}><path d="{points}" style="fill: none; stroke-linecap: round; {look}"/></g>'
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:

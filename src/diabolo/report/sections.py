@@ -5,6 +5,7 @@ What concerns the learned code and the weights stands in ``learned.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -19,7 +20,6 @@ from diabolo.report.pictures import labelled_rows, montage, to_pixels, to_signed
 from diabolo.report.study import MOST_POINTS, Study
 from diabolo.report.theme import cards, details, figure, number, table
 
-SHOWN = 12  # images of a grid
 MOST_FEATURES = 24
 
 
@@ -109,26 +109,46 @@ def reconstructions(study: Study) -> str:
 
 
 def _image_reconstructions(study: Study) -> str:
-    typical = study.some(SHOWN)
-    hardest = np.argsort(study.errors)[::-1][:SHOWN]
+    typical = study.some(study.shown)
+    hardest = np.argsort(study.errors)[::-1][: study.shown]
     low, high = study.bed.limits
     body, remark = "", f" {study.view.remark}".rstrip()
-    for heading, rows in (("Drawn at random", typical), ("The hardest ones", hardest)):
+    grids = (("Drawn at random", typical), ("The hardest ones", hardest))
+    for heading, rows in grids[: 1 if study.frugal else 2]:
         original, ours = study.view.arrange(study.bed.x[rows]), study.view.arrange(study.restored[rows])
         pca = study.view.arrange(study.bed.pca(study.pca_size)[rows])
         difference = ours - original
         largest = float(np.abs(difference.mean(axis=1)).max())
         strips = [
-            ("original", montage(to_pixels(original, low, high), SHOWN, "original test images")),
-            ("reconstruction", montage(to_pixels(ours, low, high), SHOWN, "their reconstructions")),
-            ("difference", _signed(to_signed_pixels(difference, largest), SHOWN, "differences")),
+            ("original", montage(to_pixels(original, low, high), study.shown, "original test images")),
+            ("reconstruction", montage(to_pixels(ours, low, high), study.shown, "their reconstructions")),
+            ("difference", _signed(to_signed_pixels(difference, largest), study.shown, "differences")),
         ]
         if study.pca_size < study.n_values:
             name = f"PCA, {study.pca_size}"
-            strips.append((name, montage(to_pixels(pca, low, high), SHOWN, "reconstructions by PCA")))
+            strips.append((name, montage(to_pixels(pca, low, high), study.shown, "reconstructions by PCA")))
         told = f"Difference: blue too bright, rust too dark, full colour at {format_value(largest)}.{remark}"
         body += f"<h4>{escape(heading)}</h4>" + figure(labelled_rows(strips), told)
     return body
+
+
+def side_by_side(studies: Sequence[Study]) -> str:
+    """Return the same test images through several models and PCA; nothing for other samples."""
+    first, shown = studies[0], 12
+    if first.view.kind != "image":
+        return ""
+    rows, (low, high) = first.some(shown), first.bed.limits
+
+    def strip(name: str, X: NDArray[Any]) -> tuple[str, str]:
+        return name, montage(to_pixels(first.view.arrange(X[rows]), low, high), shown, f"test images: {name}")
+
+    strips = [strip("original", first.bed.x)]
+    strips += [strip(study.name, study.restored) for study in studies]
+    sizes = {study.pca_size for study in studies if study.pca_size < study.n_values}
+    strips += [strip(f"PCA, {size}", first.bed.pca(size)) for size in sorted(sizes)]
+    return figure(
+        labelled_rows(strips), "Test images drawn at random; each row below is what a model made of them."
+    )
 
 
 def _signed(tiles: NDArray[np.uint8], columns: int, label: str) -> str:
@@ -157,7 +177,7 @@ def _row_reconstructions(study: Study) -> str:
 
 def samples(study: Study) -> str:
     """Return what the model makes up, and what lies between two test samples."""
-    n = SHOWN if study.view.kind == "image" else 500
+    n = study.shown if study.view.kind == "image" else 500
     try:
         made = np.asarray(study.estimator.sample(n, random_state=0))
     except DiaboloError as error:
@@ -165,12 +185,14 @@ def samples(study: Study) -> str:
     low, high = study.bed.limits
     if study.view.kind == "image":
         tiles = to_pixels(study.view.arrange(made), low, high)
-        strips = [("made up", montage(tiles, SHOWN, "samples of the model"))]
+        strips = [("made up", montage(tiles, study.shown, "samples of the model"))]
         a, b = study.some(2)[0], study.some(2)[-1]
         inputs = [study.bed.input_for(study.estimator, np.array([i])) for i in (a, b)]
-        path = np.asarray(study.estimator.interpolate(_first(inputs[0]), _first(inputs[1]), steps=SHOWN))
+        path = np.asarray(
+            study.estimator.interpolate(_first(inputs[0]), _first(inputs[1]), steps=study.shown)
+        )
         between = to_pixels(study.view.arrange(path), low, high)
-        strips.append(("between two", montage(between, SHOWN, "interpolation between two test images")))
+        strips.append(("between two", montage(between, study.shown, "interpolation between two test images")))
         told = (
             "Above, codes drawn at random and decoded; below, the codes on the line between two test images."
         )
@@ -230,7 +252,7 @@ def against_pca(study: Study) -> str:
         head.append("R², features alike")
     body = table(head, lines)
     if study.view.kind == "row":
-        note = "Squared error counts most what comes in large numbers; the last column counts every feature alike."
+        note = "Squared error counts most what comes in large numbers; the last column treats features alike."
         body += f'<p class="quiet">{escape(note)}</p>'
     if study.pca_size >= min(study.n_values, len(bed.x_train)):
         note = "PCA of this size loses nothing on the training rows: it has a component for every direction."

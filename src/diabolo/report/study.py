@@ -142,8 +142,8 @@ class Bench:
 class Study:
     """One estimator on the test bed; every number is computed when first asked for."""
 
-    def __init__(self, name: str, estimator: Any, bed: Bench) -> None:
-        self.name, self.estimator, self.bed = name, estimator, bed
+    def __init__(self, name: str, estimator: Any, bed: Bench, frugal: bool = False) -> None:
+        self.name, self.estimator, self.bed, self.frugal = name, estimator, bed, frugal
         shape = tuple(estimator.sample_shape_)
         self.view = SampleView.of(shape)
 
@@ -166,6 +166,11 @@ class Study:
     def diagnostics(self) -> dict[str, Any]:
         """What the estimator says of its own code."""
         return dict(self.estimator.diagnostics(self.bed.input_for(self.estimator, self.some(1000))))
+
+    @property
+    def shown(self) -> int:
+        """Images of a grid; fewer where many models share the page."""
+        return 8 if self.frugal else 12
 
     @property
     def code_size(self) -> int:
