@@ -60,7 +60,7 @@ def units(study: Study) -> str:
     if study.view.kind == "image":
         return _traversal(study, order, center)
     if study.view.kind == "signal":
-        return ""
+        return _signal_traversal(study, order, center)
     return _effects(study, order, center)
 
 
@@ -82,6 +82,20 @@ def _traversal(study: Study, order: NDArray[Any], center: Floats) -> str:
         f"with the largest spread of {study.code_size:,}."
     )
     return figure(labelled_rows(strips), told)
+
+
+def _signal_traversal(study: Study, order: NDArray[Any], center: Floats) -> str:
+    panels = []
+    for unit in order:
+        cuts = np.percentile(study.codes[:, unit], (50, 1, 99))
+        path = np.tile(center, (3, 1))
+        path[:, unit] = cuts
+        decoded = study.view.arrange(_decode(study, path))[:, 0]
+        panels.append([("middle", decoded[0]), ("1 %", decoded[1]), ("99 %", decoded[2])])
+    told = (
+        "From the mean code, one unit at the middle, the 1 % and the 99 % point of its values; first channel."
+    )
+    return figure(plots.signals([f"unit {unit}" for unit in order], panels), told)
 
 
 def _effects(study: Study, order: NDArray[Any], center: Floats) -> str:
@@ -109,14 +123,14 @@ def _effects(study: Study, order: NDArray[Any], center: Floats) -> str:
 def weights(study: Study) -> str:
     """Return the first layer's filters and the last layer's atoms, as images or by feature."""
     first, last = _matrices(study.estimator.module_)
-    if study.view.kind == "image":
+    if study.view.kind != "row":
         body = ""
         if first is not None:
             body += _filters(study, first, "The first layer: what each hidden unit looks for.")
         if last is not None and last.ndim == 2:
             body += _filters(study, last.T, "The last layer: what each unit below the output draws.")
         return body
-    if study.view.kind == "row" and last is not None and last.ndim == 2 and len(last) == study.n_values:
+    if last is not None and last.ndim == 2 and len(last) == study.n_values:
         return _atoms(study, last)
     return ""
 
@@ -137,16 +151,22 @@ def _filters(study: Study, matrix: Floats, told: str) -> str:
         if matrix.shape[1] != int(np.prod(shape)):
             return ""
         tiles = study.view.arrange(matrix)
+        tiles = tiles[:, None] if tiles.ndim == 3 else tiles
     elif matrix.ndim == 3:
         tiles = matrix[:, None]
     else:
         tiles = matrix if matrix.ndim == 4 else matrix[:, :, matrix.shape[2] // 2]
+    channels = " Averaged over channels." if tiles.shape[1] > 1 else ""
+    tiles = tiles.mean(axis=1, keepdims=True)
     strength = np.abs(tiles).max(axis=(1, 2, 3))
     order = np.argsort(np.linalg.norm(tiles.reshape(len(tiles), -1), axis=1))[::-1][:MOST_FILTERS]
     scaled = tiles[order] / np.where(strength > 0, strength, 1.0)[order][:, None, None, None]
+    if study.view.kind == "signal":
+        panels = [[("weight", kernel.ravel())] for kernel in scaled[:MOST_UNITS]]
+        told = f"{told} The {len(panels)} largest of {len(tiles):,}, each scaled by itself."
+        return figure(plots.signals([""] * len(panels), panels), told)
     image = montage(to_signed_pixels(scaled, 1.0), 12, told).replace('"pixels"', '"pixels signed"', 1)
     count = f" {len(order)} of {len(tiles):,}, the largest first." if len(order) < len(tiles) else ""
-    channels = " Averaged over channels." if tiles.shape[1] > 1 else ""
     return figure(image, f"{told}{count}{channels} Blue positive, rust negative, each scaled by itself.")
 
 

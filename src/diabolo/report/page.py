@@ -42,6 +42,7 @@ PAIR: tuple[Entry, Entry] = (
     ("settings", "Settings", sections.settings, ""),
 )
 
+ORDER = (SECTIONS[0], *PAIR, *SECTIONS[1:])
 SHORT = {"learning": "Learning", "units": "Units", "weights": "Weights", "pca": "PCA"}  # in the navigation
 
 
@@ -108,12 +109,13 @@ def write_report(
         same = sections.side_by_side(studies)
         parts.append(section("side-by-side", "The same samples through every model", same))
     parts += [_article(study, anchors[study.name], alone=len(studies) == 1) for study in studies]
+    body = "\n".join(part for part in parts if part)
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(title),
         subtitle=escape(_subtitle(bed, estimators)),
-        navigation=_navigation(anchors, comparison is not None),
-        body="\n".join(part for part in parts if part),
+        navigation=_navigation(anchors, body),
+        body=body,
         footer=_footer(command),
     )
     return _write(Path(directory), page)
@@ -131,7 +133,7 @@ def _article(study: Study, anchor: str, alone: bool) -> str:
     pair = f'<div class="pair">{"".join(entries.pop(key) for key, *_ in PAIR)}</div>'
     links = " · ".join(
         f'<a href="#{anchor}--{key}">{escape(SHORT.get(key, name))}</a>'
-        for key, name, *_ in (*SECTIONS[:1], *PAIR, *SECTIONS[1:])
+        for key, name, *_ in ORDER
         if entries.get(key, pair)
     )
     first = entries.pop("reconstructions")
@@ -169,15 +171,15 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
     return section("comparison", "Comparison", body + f'<p class="quiet">{escape(told)}</p>')
 
 
-def _navigation(anchors: Mapping[str, str], compared: bool) -> str:
+def _navigation(anchors: Mapping[str, str], body: str) -> str:
+    """Return links to the models or, where there is one only, to its sections."""
+    links = [("comparison", "Comparison"), ("side-by-side", "Side by side")]
     if len(anchors) > 1:
-        links = [("comparison", "Comparison")] if compared else []
         links += [(anchor, name) for name, anchor in anchors.items()]
     else:
         (anchor,) = anchors.values()
-        order = (SECTIONS[0], *PAIR, *SECTIONS[1:])
-        links = [("comparison", "Comparison")] if compared else []
-        links += [(f"{anchor}--{key}", SHORT.get(key, name)) for key, name, *_ in order]
+        links += [(f"{anchor}--{key}", SHORT.get(key, name)) for key, name, *_ in ORDER]
+    links = [(anchor, name) for anchor, name in links if f'id="{anchor}"' in body]
     inside = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in links)
     return f'<nav aria-label="Sections"><ul>{inside}</ul></nav>'
 

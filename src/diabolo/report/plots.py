@@ -89,7 +89,7 @@ def _inline(svg: str, width: int, height: int, label: str) -> str:
 
 # a circle that matplotlib defines, then the group of its uses
 _POINTS = re.compile(
-    r'<defs>\n<path id="m\w+" d="M 0 (?P<radius>[\d.]+)\nC [^"]*"/>\n</defs>\n'
+    r'(?P<definition><defs>\n<path id="m\w+" d="M 0 (?P<radius>[\d.]+)\nC [^"]*"/>\n</defs>\n)'
     r"<g(?P<clip>[^>]*)>\n(?P<uses>(?:<use [^>]*/>\n){5,})</g>"
 )
 
@@ -102,7 +102,8 @@ def _as_one_path(match: re.Match[str]) -> str:
         return match[0]
     look = looks.pop().replace("fill", "stroke") + f"; stroke-width: {2 * float(match['radius']):.2f}"
     points = "".join(f"M{x} {y}h0" for x, y in re.findall(r' x="([-\d.]+)" y="([-\d.]+)"', uses))
-    return f'<g{match["clip"]}><path d="{points}" style="fill: none; stroke-linecap: round; {look}"/></g>'
+    path = f'<path d="{points}" style="fill: none; stroke-linecap: round; {look}"/>'
+    return f"{match['definition']}<g{match['clip']}>{path}</g>"  # others may use the definition too
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
@@ -294,6 +295,7 @@ def unit_bars(values: Floats, label: str, threshold: float | None = None) -> str
         axes.set_title(label)
         axes.set_xlabel("units of the code, largest first")
         axes.grid(axis="x", visible=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.01)
         axes.set_ylim(bottom=min(0.0, float(ordered.min())))
     return out[0]
@@ -339,17 +341,19 @@ def _by_feature(names: Sequence[str], label: str, draw: Callable[[Any, NDArray[A
     return out[0]
 
 
-def signals(originals: Floats, restored: Floats) -> str:
-    """Draw signals (n, channels, length) and their reconstructions, first channel."""
-    shown = min(len(originals), 6)
-    lines = math.ceil(shown / 2)
-    with _canvas(960, 40 + 130 * lines, "signals and reconstructions") as (drawing, out):
-        for i in range(shown):
+def signals(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, Floats]]]) -> str:
+    """Draw small panels of named curves; the names are the same in every panel."""
+    lines = math.ceil(len(panels) / 2)
+    with _canvas(960, 50 + 130 * lines, "signals") as (drawing, out):
+        for i, (title, curves) in enumerate(zip(titles, panels, strict=True)):
             axes = drawing.add_subplot(lines, 2, i + 1)
-            axes.plot(originals[i, 0], color=MUTED, linewidth=1.4, label="original")
-            axes.plot(restored[i, 0], color=SERIES[0], linewidth=1.4, label="reconstruction")
-            if i == 0:
-                axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+            colors = [MUTED, *SERIES] if len(curves) > 1 else SERIES
+            for (name, curve), color in zip(curves, colors, strict=False):
+                axes.plot(curve, color=color, linewidth=1.4, label=name)
+            axes.margins(x=0.01)
+            axes.set_title(title, fontsize=10, color=MUTED)
+        if len(panels[0]) > 1:
+            drawing.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return out[0]
 
 

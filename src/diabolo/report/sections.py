@@ -34,10 +34,10 @@ def headline(study: Study) -> str:
         low, high = study.bed.limits
         value = metrics.psnr(study.bed.x, study.restored, (high - low) or 1.0)
         values.append(("PSNR", f"{value:.1f} dB", "peak signal over error"))
-    if study.pca_size < study.n_values and pca > 0:
+    if pca > 1e-4 * float(study.bed.mean_errors.mean()):
         values.append(("Error / PCA's", f"{error / pca:.2f}", f"PCA with {study.pca_size} components"))
     ratio = study.n_values / study.code_size
-    told = f"{ratio:.3g} to 1" if ratio >= 1 else "over-complete"
+    told = f"{format_value(ratio)} to 1" if ratio >= 1 else "over-complete"
     values.append(("Code", f"{study.code_size:,}", f"for {study.n_values:,} values, {told}"))
     values.append(("Parameters", f"{int(study.estimator.n_parameters_):,}", "weights and biases"))
     seconds = sum(float(row.get("seconds", 0.0)) for row in study.history)
@@ -104,7 +104,9 @@ def reconstructions(study: Study) -> str:
     if study.view.kind == "signal":
         rows = study.some(6)
         x, y = study.view.arrange(study.bed.x[rows]), study.view.arrange(study.restored[rows])
-        return figure(plots.signals(x, y), "Test signals, first channel.")
+        pairs = [[("original", a[0]), ("reconstruction", b[0])] for a, b in zip(x, y, strict=True)]
+        titles = [f"sample {study.bed.rows[row]}" for row in rows]
+        return figure(plots.signals(titles, pairs), "Test signals, first channel.")
     return _row_reconstructions(study)
 
 
@@ -198,8 +200,8 @@ def samples(study: Study) -> str:
         )
         return figure(labelled_rows(strips), told)
     if study.view.kind == "signal":
-        arranged = study.view.arrange(made[:6])
-        return figure(plots.signals(arranged, arranged), "Codes drawn at random and decoded, first channel.")
+        single = [[("made up", signal[0])] for signal in study.view.arrange(made[:6])]
+        return figure(plots.signals([""] * 6, single), "Codes drawn at random and decoded, first channel.")
     return _row_samples(study, metrics.flat(made))
 
 
@@ -254,8 +256,8 @@ def against_pca(study: Study) -> str:
     if study.view.kind == "row":
         note = "Squared error counts most what comes in large numbers; the last column treats features alike."
         body += f'<p class="quiet">{escape(note)}</p>'
-    if study.pca_size >= min(study.n_values, len(bed.x_train)):
-        note = "PCA of this size loses nothing on the training rows: it has a component for every direction."
+    if float(study.pca_errors.mean()) <= 1e-4 * float(bed.mean_errors.mean()):
+        note = "PCA of this size loses next to nothing, which leaves nothing to gain on reconstruction."
         return body + f'<p class="quiet">{escape(note)}</p>'
     points = study.some(MOST_POINTS)
     told = (
