@@ -150,12 +150,12 @@ def test_json_knows_no_nan_and_no_numpy() -> None:
         (MemoryError(), "The memory must hold the data and the model"),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.npy"),
-            "x.npy must be there to read or to write; got 'No space left on device'. Free some space",
+            "x.npy must be at hand and have room; got 'No space left on device'. Free some space",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "Choose a folder that you may write to."),
         (
             OSError("9 requested and 3 written"),
-            "Files must be there to read or to write; got '9 requested and 3 written'.",
+            "What is read or written must be at hand and have room; got '9 requested and 3 written'.",
         ),
         (RuntimeError("boom"), "RuntimeError: boom. Run again with --debug to see where."),
         (KeyboardInterrupt(), "interrupted."),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from conftest import Run, environment
@@ -138,3 +139,21 @@ def test_wrong_usage_is_one_sentence_and_exit_2(run: Run, words: list[str], text
     assert text in said.err
     assert said.err.count("\n") == 1
     assert "Traceback" not in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["kinds"], ["kinds", "--json"]])
+def test_an_output_that_takes_nothing_is_one_sentence(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "diabolo", *words],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: What is read or written")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -178,7 +178,7 @@ def test_a_place_that_cannot_be_written_is_told_before_training(
 def test_a_folder_that_refuses(run: Run, images: Path) -> None:
     said = run("train", images, "-o", "/proc/m.safetensors", *SMALL)
     assert said.code == 1
-    assert "/proc must be there to read or to write" in said.err
+    assert "/proc must be at hand and have room" in said.err
 
 
 def test_an_older_model_is_replaced(run: Run, images: Path, model: Path, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail("interrupted.")
     except BrokenPipeError:
         code = outcomes.FAILED
+    except OSError as error:  # a help page that cannot be written
+        code = _fail(outcomes.sentence(error))
     except Exception as error:
         # typer moved these classes between versions; what they can do stayed.
         if not hasattr(error, "format_message"):

@@ -59,7 +59,7 @@ _ORDER = (
     "saturated_share",
     "noisy_r2",
 )
-"""Columns of the table: where a terminal is too narrow for all, the last of these go first."""
+"""Columns of the table: where a terminal is too narrow for all, those not named here go, then the last."""
 
 DEMO = Contest(
     data="digits",
@@ -172,7 +172,7 @@ def _show(to: Console, comparison: Comparison, payload: Mapping[str, Any]) -> No
     texts = {key: [format_value(row[key], COLUMNS[key][1]) for row in comparison.rows] for key in keys}
     left_out = []
     while len(keys) > 2 and _width(keys, texts) > to.width:
-        left_out.append(max(keys, key=_ORDER.index))
+        left_out.append(max(keys, key=_rank))
         keys.remove(left_out[-1])
     rows = list(zip(*(texts[key] for key in keys), strict=True))
     best = {
@@ -189,6 +189,10 @@ def _show(to: Console, comparison: Comparison, payload: Mapping[str, Any]) -> No
     for name in ("output", "report"):
         if payload[name] is not None:
             to.print(f"{name}: {payload[name]}", soft_wrap=True)
+
+
+def _rank(key: str) -> int:
+    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
 
 
 def _width(keys: Sequence[str], texts: Mapping[str, Sequence[str]]) -> int:

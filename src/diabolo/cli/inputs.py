@@ -57,10 +57,10 @@ def load_model(path: Path) -> Autoencoder:
     """
     from diabolo import load
 
-    if not path.exists():
+    if not path.is_file():
+        got = "is a folder" if path.is_dir() else "does not exist"
         raise ModelFileError(
-            f"MODEL must be a file that 'diabolo train' wrote; got {path}, which does not exist. "
-            "Check the path."
+            f"MODEL must be a file that 'diabolo train' wrote; got {path}, which {got}. Check the path."
         )
     return load(path)
 

@@ -69,8 +69,8 @@ def _system_sentence(error: OSError) -> str:
         way_out = "Choose a folder that you may write to."
     else:
         way_out = "Check the path and the disk it is on."
-    what = "Files" if error.filename is None else str(error.filename)
-    return f"{what} must be there to read or to write; got '{said}'. {way_out}"
+    what = "What is read or written" if error.filename is None else str(error.filename)
+    return f"{what} must be at hand and have room; got '{said}'. {way_out}"
 
 
 def _one_line(error: BaseException) -> str:
