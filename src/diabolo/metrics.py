@@ -44,17 +44,17 @@ def r2(X: ArrayLike, Y: ArrayLike, mean: ArrayLike) -> float:
 
 
 def feature_r2(X: ArrayLike, Y: ArrayLike, mean: ArrayLike) -> float:
-    """Return the mean over values of each value's own R^2 against ``mean``: every unit counts alike.
+    """Return each value's own R^2 against ``mean``, averaged over values: every unit of measure counts alike.
 
-    Values that ``mean`` already predicts exactly are left out; NaN where that is all of them.
+    Values that ``mean`` already predicts exactly are left out (NaN where that is all of them), and no
+    value counts for less than -1, so that one that hardly ever varies cannot drown the others.
     """
     baseline = squared_error_per_feature(X, np.broadcast_to(np.asarray(mean), np.shape(X)))
     vary = baseline > 1e-12 * max(float(baseline.max()), 1e-300)
-    return (
-        float(1.0 - (squared_error_per_feature(X, Y)[vary] / baseline[vary]).mean())
-        if vary.any()
-        else float("nan")
-    )
+    if not vary.any():
+        return float("nan")
+    left = squared_error_per_feature(X, Y)[vary] / baseline[vary]
+    return float(np.maximum(1.0 - left, -1.0).mean())
 
 
 def psnr(X: ArrayLike, Y: ArrayLike, data_range: float) -> float:

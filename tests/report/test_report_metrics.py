@@ -23,6 +23,17 @@ def test_r2_of_the_mean_is_zero_and_of_the_truth_one() -> None:
     assert np.isnan(metrics.r2(X[:1], X[:1], X[0]))
 
 
+def test_feature_r2_counts_every_feature_alike() -> None:
+    X = np.array([[1.0, 1000.0, 5.0], [3.0, 3000.0, 5.0]])
+    mean = X.mean(axis=0)
+    Y = X.copy()
+    Y[:, 0] = mean[0]
+    assert metrics.feature_r2(X, Y, mean) == pytest.approx(0.5)  # 0, 1, and the constant left out
+    Y[:, 0] = 1e6
+    assert metrics.feature_r2(X, Y, mean) == pytest.approx(0.0)  # -1 at the least, and 1
+    assert np.isnan(metrics.feature_r2(X[:, 2:], X[:, 2:], mean[2:]))
+
+
 def test_psnr_of_a_tenth_of_the_range_is_20_decibels() -> None:
     X = np.zeros((3, 4))
     assert metrics.psnr(X, X + 0.1, data_range=1.0) == pytest.approx(20.0)

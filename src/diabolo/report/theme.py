@@ -97,7 +97,7 @@ def heat_table(rows: Sequence[str], columns: Sequence[str], values: Sequence[Seq
             red, green, blue = POSITIVE if value >= 0 else NEGATIVE
             depth = 0.75 * abs(value) / largest  # the number on it stays legible
             look = f"background:rgba({red},{green},{blue},{depth:.2f})"
-            cells += f'<td style="{look}">{value:.2f}</td>'
+            cells += f'<td style="{look}">{value:z.2f}</td>'
         lines.append(f"<tr><th scope='row'>{escape(name)}</th>{cells}</tr>")
     inside = f"<thead>{head}</thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="scroll"><table class="heat">{inside}</table></div>'
