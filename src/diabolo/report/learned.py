@@ -161,7 +161,7 @@ def _filters(study: Study, matrix: Floats, told: str) -> str:
     strength = np.abs(tiles).max(axis=(1, 2, 3))
     order = np.argsort(np.linalg.norm(tiles.reshape(len(tiles), -1), axis=1))[::-1][:MOST_FILTERS]
     scaled = tiles[order] / np.where(strength > 0, strength, 1.0)[order][:, None, None, None]
-    if study.view.kind == "signal":
+    if tiles.shape[2] == 1:
         panels = [[("weight", kernel.ravel())] for kernel in scaled[:MOST_UNITS]]
         told = f"{told} The {len(panels)} largest of {len(tiles):,}, each scaled by itself."
         return figure(plots.signals([""] * len(panels), panels), told)
