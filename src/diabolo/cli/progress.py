@@ -89,7 +89,7 @@ def _told(row: Mapping[str, Any], done: int, total: int, left: float) -> str:
     stage = str(row.get("stage", "end_to_end"))
     if stage != "end_to_end":
         words.append(stage)
-    words.append(f"loss {number(row['training_total'])}")
+    words.append(f"loss {number(row.get('training_total'))}")
     if "validation_total" in row:
         words.append(f"validation {number(row['validation_total'])}")
     words.append(f"{duration(left)} left")
