@@ -56,7 +56,9 @@ class MissingExtraError(DiaboloError, ImportError):
     """An optional library is needed for this and not installed."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}, which is not installed. Run: pip install 'diabolo[{extra}]'")
+        super().__init__(
+            f"{what} needs {package}, which is not installed. Run: pip install 'diabolo[{extra}]'"
+        )
 
 
 class DiaboloWarning(UserWarning):

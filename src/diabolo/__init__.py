@@ -1,0 +1,65 @@
+"""diabolo: every kind of autoencoder, as scikit-learn estimators and a command line.
+
+Names load when they are first touched, so ``import diabolo`` costs nothing; torch and
+scikit-learn come with the first estimator.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from diabolo.kinds import KINDS
+
+if TYPE_CHECKING:
+    from diabolo.estimators import (
+        Autoencoder,
+        ContractiveAutoencoder,
+        ConvolutionalAutoencoder,
+        DeepAutoencoder,
+        DenoisingAutoencoder,
+        SparseAutoencoder,
+        StackedAutoencoder,
+        StochasticAutoencoder,
+        UndercompleteAutoencoder,
+        VariationalAutoencoder,
+        load,
+    )
+
+try:
+    __version__ = version("diabolo")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Autoencoder",
+    "ContractiveAutoencoder",
+    "ConvolutionalAutoencoder",
+    "DeepAutoencoder",
+    "DenoisingAutoencoder",
+    "SparseAutoencoder",
+    "StackedAutoencoder",
+    "StochasticAutoencoder",
+    "UndercompleteAutoencoder",
+    "VariationalAutoencoder",
+    "__version__",
+    "all_estimators",
+    "load",
+]
+
+
+def all_estimators() -> list[tuple[str, type[Autoencoder]]]:
+    """Return name and class of every estimator, in the order of the table of kinds."""
+    module = import_module("diabolo.estimators")
+    return [(kind.estimator, getattr(module, kind.estimator)) for kind in KINDS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("diabolo.estimators"), name)
+    raise AttributeError(f"module 'diabolo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

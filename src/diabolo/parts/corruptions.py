@@ -1,0 +1,139 @@
+"""The second axis: noise put on the input while training, in the scaled units that the network sees."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diabolo.errors import InvalidParameterError
+from diabolo.parts.base import Part, as_part, check_range
+
+
+@dataclass
+class Corruption(Part):
+    """Base of the corruptions. Abstract."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return a corrupted copy of ``x`` (n, *shape); ``generator`` is the only source of chance."""
+
+
+@dataclass
+class GaussianNoise(Corruption):
+    r"""Additive noise, :math:`\tilde x = x + \sigma\varepsilon`, epsilon standard normal.
+
+    Parameters
+    ----------
+    std : float > 0, default=0.5
+        Standard deviation in scaled units: with the scalings "standard" and "center" a share
+        of the data's own standard deviation, with "minmax" and "unit" a share of its range.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    std: float = 0.5
+
+    def validate(self) -> None:
+        """Check the settings."""
+        check_range("std of GaussianNoise", self.std, low=0, open_low=True)
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return ``x`` plus noise."""
+        return x + self.std * torch.empty_like(x).normal_(generator=generator)
+
+
+@dataclass
+class MaskingNoise(Corruption):
+    r"""Each value is set to 0 with probability ``fraction`` (Vincent et al. 2008).
+
+    Zero is meant in scaled units: the feature's mean under "standard" and "center", its lowest
+    value under "minmax" and "unit".
+
+    Parameters
+    ----------
+    fraction : float in (0, 1), default=0.25
+        Share of values that are masked.
+    """
+
+    name: ClassVar[str] = "masking"
+    fraction: float = 0.25
+
+    def validate(self) -> None:
+        """Check the settings."""
+        check_range("fraction of MaskingNoise", self.fraction, low=0, high=1, open_low=True, open_high=True)
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return ``x`` with some values zeroed."""
+        return x * torch.empty_like(x).bernoulli_(1.0 - self.fraction, generator=generator)
+
+
+@dataclass
+class SaltAndPepper(Corruption):
+    r"""Each value is, with probability ``fraction``, replaced by the lowest or the highest one.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1), default=0.25
+        Share of values replaced; half of them by ``low``, half by ``high``.
+    low, high : float or None, default=None
+        The two extremes in scaled units. None: the least and the greatest value of the batch.
+    """
+
+    name: ClassVar[str] = "salt_and_pepper"
+    fraction: float = 0.25
+    low: float | None = None
+    high: float | None = None
+
+    def validate(self) -> None:
+        """Check the settings."""
+        check_range("fraction of SaltAndPepper", self.fraction, low=0, high=1, open_low=True, open_high=True)
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise InvalidParameterError(
+                f"low of SaltAndPepper must be less than high; got low={self.low!r}, high={self.high!r}."
+            )
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return ``x`` with some values replaced."""
+        low = x.amin() if self.low is None else torch.as_tensor(self.low, dtype=x.dtype, device=x.device)
+        high = x.amax() if self.high is None else torch.as_tensor(self.high, dtype=x.dtype, device=x.device)
+        chance = torch.empty_like(x).uniform_(generator=generator)
+        x = torch.where(chance < self.fraction / 2, low, x)
+        return torch.where((chance >= self.fraction / 2) & (chance < self.fraction), high, x)
+
+
+@dataclass
+class Chain(Corruption):
+    """Several corruptions, one after the other.
+
+    Parameters
+    ----------
+    steps : sequence of corruptions
+        Applied in this order; at least one.
+    """
+
+    name: ClassVar[str] = "chain"
+    steps: Sequence[Corruption] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if any(isinstance(step, dict) for step in self.steps):  # read back from a file
+            self.steps = [as_part(Corruption, "corruption", step) for step in self.steps]  # type: ignore[type-abstract]
+        self.validate()
+
+    def validate(self) -> None:
+        """Check the settings."""
+        if not self.steps or not all(isinstance(step, Corruption) for step in self.steps):
+            raise InvalidParameterError(
+                f"steps of Chain must be corruptions, at least one; got {self.steps!r}."
+            )
+        for step in self.steps:
+            step.validate()
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return ``x`` after all steps."""
+        for step in self.steps:
+            x = step(x, generator)
+        return x

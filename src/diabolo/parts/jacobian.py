@@ -1,0 +1,206 @@
+r"""The squared Frobenius norm of an encoder's Jacobian, per sample, differentiable in the weights.
+
+Three exact routes, the cheapest for the encoder at hand being chosen:
+
+1. one linear map and an element-wise activation: :math:`\sum_j f'(a_j)^2 \lVert W_j \rVert^2`;
+2. a stack of linear maps and element-wise activations: the product of the layers' Jacobians, from
+   the narrower end; the widest factor is never multiplied out, because
+   :math:`\lVert M W \rVert^2 = \langle M (W W^\top), M \rangle`;
+3. any other encoder: reverse-mode rows or forward-mode columns, whichever are fewer, in chunks.
+
+Batch normalisation enters with its running statistics and dropout not at all: the Jacobian is that
+of the function which ``transform`` computes, and samples do not depend on each other.
+
+Shapes: n samples, d code values, m input values, h hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diabolo.parts.activations import Activate, Activation, activation
+from diabolo.parts.architectures.base import SeededDropout
+from diabolo.parts.latents import LatentModule
+
+_CHUNK_VALUES = 4_000_000  # values of the Jacobian held at a time by the general route: 16 MB in float32
+
+
+@contextmanager
+def running_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Let every layer inside act as in inference, without touching the others' flags, then restore."""
+    switched = [m for module in modules for m in module.modules() if m.training]
+    try:
+        for m in switched:
+            m.training = False
+        yield
+    finally:
+        for m in switched:
+            m.training = True
+
+
+@dataclass
+class _Step:
+    """A linear map followed by an element-wise activation and a scale per unit."""
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: Activation
+    scale: Tensor | None = None
+
+
+def squared_jacobian_norm(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:
+    r"""Return :math:`\lVert \partial z / \partial x \rVert_F^2` for every sample, exactly.
+
+    Parameters
+    ----------
+    encoder, latent : modules
+        The code is ``latent(encoder(x)).mean``.
+    x : Tensor (n, *shape)
+        Where the Jacobian is taken.
+
+    Returns
+    -------
+    Tensor (n,)
+        Differentiable with respect to the weights.
+    """
+    with running_statistics(encoder, latent):
+        steps = _dense_steps(encoder, latent)
+        if steps is not None:
+            return _of_stack(steps, x.flatten(1))
+        return _of_any(encoder, latent, x)
+
+
+def estimated_jacobian_norm(
+    encoder: nn.Module, latent: LatentModule, x: Tensor, n_probes: int, generator: torch.Generator | None
+) -> Tensor:
+    r"""Return an unbiased estimate of the squared norm: the mean of :math:`\lVert v^\top J \rVert^2`.
+
+    The probes v have independent entries of -1 and 1, so that E[v v^T] is the identity.
+    """
+    with running_statistics(encoder, latent):
+        x = x.detach().requires_grad_()
+        z = latent(encoder(x)).mean
+        total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        for _ in range(n_probes):
+            probe = torch.empty_like(z).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+            (row,) = torch.autograd.grad(z, x, probe, create_graph=torch.is_grad_enabled(), retain_graph=True)
+            total = total + row.flatten(1).square().sum(1)
+        return total / n_probes
+
+
+def _dense_steps(encoder: nn.Module, latent: LatentModule) -> list[_Step] | None:
+    """Read the encoder as a stack of dense steps; None where it is something else."""
+    head = latent.linear_head()
+    if head is None:
+        return None
+    steps: list[_Step] = []
+    linear = activation("linear")
+    for module in _leaves(encoder):
+        match module:
+            case nn.Flatten() | SeededDropout():
+                continue
+            case nn.Linear():
+                steps.append(_Step(module.weight, module.bias, linear))
+            case Activate() if steps and steps[-1].activation is linear:
+                steps[-1].activation = module.activation
+            case nn.BatchNorm1d() if steps and steps[-1].activation is linear:
+                steps[-1] = _folded(steps[-1], module)
+            case _:
+                return None
+    if not steps or steps[-1].activation is not linear:
+        return None
+    last = steps[-1]
+    if head.units > 0:
+        last.weight = last.weight[: head.units]
+        last.bias = None if last.bias is None else last.bias[: head.units]
+    last.activation, last.scale = head.activation, head.scale
+    return steps
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, nn.Sequential):
+        for child in module:
+            yield from _leaves(child)
+    else:
+        yield module
+
+
+def _folded(step: _Step, norm: nn.BatchNorm1d) -> _Step:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.affine:
+        factor = factor * norm.weight
+    bias = (step.bias if step.bias is not None else 0.0) - norm.running_mean
+    return _Step(
+        step.weight * factor[:, None], bias * factor + (norm.bias if norm.affine else 0.0), step.activation
+    )
+
+
+def _of_stack(steps: list[_Step], x: Tensor) -> Tensor:
+    slopes: list[Tensor] = []
+    for step in steps:
+        a = torch.nn.functional.linear(x, step.weight, step.bias)
+        x = step.activation.function(a)
+        slope = step.activation.derivative(a, x)
+        slopes.append(slope if step.scale is None else slope * step.scale)
+    if len(steps) == 1:
+        return slopes[0].square() @ steps[0].weight.square().sum(1)
+    n_code, n_input = steps[-1].weight.shape[0], steps[0].weight.shape[1]
+    if n_code <= n_input:
+        product = slopes[-1][:, :, None] * steps[-1].weight
+        for step, slope in zip(reversed(steps[1:-1]), reversed(slopes[1:-1]), strict=True):
+            product = (product * slope[:, None, :]) @ step.weight
+        return _norm_of_product(product * slopes[0][:, None, :], steps[0].weight)
+    product = slopes[0][:, :, None] * steps[0].weight
+    for step, slope in zip(steps[1:], slopes[1:], strict=True):
+        product = slope[:, :, None] * (step.weight @ product)
+    return product.square().sum((1, 2))
+
+
+def _norm_of_product(left: Tensor, weight: Tensor) -> Tensor:
+    """Return ||left @ weight||^2 per sample for left (n, d, h), weight (h, m)."""
+    h, m = weight.shape
+    if m > h:
+        gram = weight @ weight.T
+        return ((left @ gram) * left).sum((1, 2))
+    return (left @ weight).square().sum((1, 2))
+
+
+def _of_any(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:
+    n_input = x[0].numel()
+    x = x.detach().requires_grad_()
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        z = latent(encoder(x)).mean
+        n_code = z[0].numel()
+        chunk = max(1, _CHUNK_VALUES // (len(x) * max(n_input, n_code)))
+        total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        if n_code <= n_input:
+            flat = z.flatten(1)
+            for rows in torch.split(torch.eye(n_code, dtype=z.dtype, device=z.device), chunk):
+                seeds = rows[:, None, :].expand(-1, len(x), -1)
+                (jacobian,) = torch.autograd.grad(
+                    flat, x, seeds, create_graph=keep, retain_graph=True, is_grads_batched=True
+                )
+                total = total + jacobian.flatten(2).square().sum((0, 2))
+            return total
+
+        def encode(inputs: Tensor) -> Tensor:
+            mean: Tensor = latent(encoder(inputs)).mean
+            return mean
+
+        def column(direction: Tensor) -> Tensor:
+            tangent = direction.reshape(1, *x.shape[1:]).expand_as(x)
+            derivative: Tensor = torch.func.jvp(encode, (x,), (tangent,))[1]
+            return derivative
+
+        for columns in torch.split(torch.eye(n_input, dtype=x.dtype, device=x.device), chunk):
+            derivatives = torch.func.vmap(column)(columns)
+            total = total + derivatives.flatten(2).square().sum((0, 2))
+        return total if keep else total.detach()

@@ -1,0 +1,224 @@
+r"""The third axis: what a reconstruction costs.
+
+A loss is three things at once, so that they cannot be mismatched: a per-sample cost, a link
+that maps the decoder's raw output to the reconstruction, and the interval of targets for which
+the cost is defined. Costs have shape (n,) and are *summed* over a sample's values.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diabolo.errors import InvalidParameterError
+from diabolo.parts.base import Part, check_range
+
+
+def per_sample(values: Tensor) -> Tensor:
+    """Sum (n, *shape) over everything but the samples: (n,)."""
+    return values.flatten(1).sum(1)
+
+
+class LossModule(nn.Module):
+    """A loss ready to run: ``forward(raw, target)`` gives (n,), ``mean(raw)`` the reconstruction.
+
+    Abstract. ``raw`` is the decoder's output before the link.
+    """
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Map raw output to the reconstruction, any shape."""
+        return raw
+
+    @abstractmethod
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of each sample, (n,)."""
+
+
+@dataclass
+class Loss(Part):
+    """Base of the losses. Abstract.
+
+    ``link`` names the activation that maps raw output to the reconstruction; ``low`` and ``high``
+    bound the targets.
+    """
+
+    link: ClassVar[str] = "linear"
+    low: ClassVar[float] = -math.inf
+    high: ClassVar[float] = math.inf
+
+    @abstractmethod
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+
+    def describe(self) -> str:
+        """Return a short text for drawings and pages."""
+        return str(self)
+
+
+class _SquaredError(LossModule):
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        return per_sample((raw - target).square())
+
+
+@dataclass
+class SquaredError(Loss):
+    r"""Squared error :math:`\sum_j (x_j - \hat x_j)^2`, any target."""
+
+    name: ClassVar[str] = "squared_error"
+
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+        return _SquaredError()
+
+
+class _Absolute(LossModule):
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        return per_sample((raw - target).abs())
+
+
+@dataclass
+class Absolute(Loss):
+    r"""Absolute error :math:`\sum_j |x_j - \hat x_j|`, any target; its best constant is the median."""
+
+    name: ClassVar[str] = "absolute"
+
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+        return _Absolute()
+
+
+class _Huber(LossModule):
+    def __init__(self, delta: float) -> None:
+        super().__init__()
+        self.delta = delta
+
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        return per_sample(functional.huber_loss(raw, target, reduction="none", delta=self.delta))
+
+
+@dataclass
+class Huber(Loss):
+    r"""Huber's loss: :math:`e^2/2` for :math:`|e| \le \delta`, else :math:`\delta(|e| - \delta/2)`; summed.
+
+    Parameters
+    ----------
+    delta : float > 0, default=1.0
+        Where the square becomes a line, in scaled units.
+    """
+
+    name: ClassVar[str] = "huber"
+    delta: float = 1.0
+
+    def validate(self) -> None:
+        """Check the settings."""
+        check_range("delta of Huber", self.delta, low=0, open_low=True)
+
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+        return _Huber(self.delta)
+
+
+class _BinaryCrossEntropy(LossModule):
+    def mean(self, raw: Tensor) -> Tensor:
+        return torch.sigmoid(raw)
+
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        return per_sample(functional.binary_cross_entropy_with_logits(raw, target, reduction="none"))
+
+
+@dataclass
+class BinaryCrossEntropy(Loss):
+    r"""Cross-entropy :math:`-\sum_j x_j\log\hat x_j + (1-x_j)\log(1-\hat x_j)`, targets in [0, 1].
+
+    The link is the logistic function, computed together with the logarithm so that no
+    reconstruction can overflow it. For targets strictly between 0 and 1 its least value is
+    their entropy, not 0.
+    """
+
+    name: ClassVar[str] = "binary_cross_entropy"
+    link: ClassVar[str] = "sigmoid"
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = 1.0
+
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+        return _BinaryCrossEntropy()
+
+
+class _Gaussian(LossModule):
+    # exp(-12) of the scaled variance: below it float32 residuals are rounding
+    _LEAST = -12.0
+
+    def __init__(self, variance: float | None) -> None:
+        super().__init__()
+        start = torch.tensor(0.0 if variance is None else math.log(variance))
+        self.log_variance: Tensor
+        if variance is None:
+            self.log_variance = nn.Parameter(start)
+        else:
+            self.register_buffer("log_variance", start)
+
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        log_variance = self.log_variance.clamp(min=self._LEAST)
+        squares = per_sample((raw - target).square())
+        size = target[0].numel()
+        return 0.5 * (squares * torch.exp(-log_variance) + size * (log_variance + math.log(2 * math.pi)))
+
+
+@dataclass
+class Gaussian(Loss):
+    r"""Negative log-likelihood of a Gaussian in nats.
+
+    .. math:: \tfrac12 \sum_j \left[ (x_j - \hat x_j)^2 / s^2 + \log(2\pi s^2) \right]
+
+    With ``variance="learned"`` one variance s^2, shared by all features, is fitted along with the
+    weights (Rybkin et al. 2021, "sigma-VAE"): it balances reconstruction against the posterior's
+    divergence with nothing to tune. A fixed variance of 1 on standardised data is the classic
+    way to a collapsed posterior.
+
+    Parameters
+    ----------
+    variance : "learned" or float > 0, default="learned"
+        In squared scaled units.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    variance: float | str = "learned"
+
+    def validate(self) -> None:
+        """Check the settings."""
+        if isinstance(self.variance, str):
+            if self.variance != "learned":
+                raise InvalidParameterError(
+                    f"variance of Gaussian must be 'learned' or a number > 0; got {self.variance!r}."
+                )
+            return
+        check_range("variance of Gaussian", self.variance, low=0, open_low=True)
+
+    def build(self) -> LossModule:
+        """Return the loss ready to run."""
+        return _Gaussian(None if isinstance(self.variance, str) else float(self.variance))
+
+
+class Linked(LossModule):
+    """A loss on an output that has passed another activation than its own link (a linear one)."""
+
+    def __init__(self, inner: LossModule, output: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.output = output
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Apply the output activation, any shape."""
+        return self.inner.mean(self.output(raw))
+
+    def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of each sample, (n,)."""
+        cost: Tensor = self.inner(self.output(raw), target)
+        return cost
