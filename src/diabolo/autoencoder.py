@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from diabolo.parts import Corruption, ForwardPass, LatentModule, Level, LossModule, Network
-from diabolo.parts.architectures.base import SeededDropout
+from diabolo.parts.architectures.base import SeededDropout, TiedLinear
+from diabolo.parts.losses import BinaryCrossEntropyModule, Linked
 
 
 class AutoencoderModule(nn.Module):
@@ -46,6 +47,19 @@ class AutoencoderModule(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Map codes (n, *code_shape) to reconstructions (n, *shape) in scaled units."""
         return self.loss.mean(self.decoder(z))
+
+    def start_at(self, mean: Tensor) -> None:
+        """Set the bias of a dense output layer so that the first reconstruction is near ``mean`` (*shape)."""
+        layers = [m for m in self.decoder.modules() if isinstance(m, nn.Linear | TiedLinear)]
+        if not layers or layers[-1].bias is None or layers[-1].bias.numel() != mean.numel():
+            return
+        value = mean.flatten()
+        if isinstance(self.loss, BinaryCrossEntropyModule):
+            value = torch.logit(value.clamp(0.01, 0.99))
+        elif isinstance(self.loss, Linked):
+            return
+        with torch.no_grad():
+            layers[-1].bias.copy_(value)
 
     def levels(self) -> list[Level]:
         """Return the levels of the hourglass, input to output."""

@@ -57,7 +57,7 @@ class Parameters:
         "What a reconstruction costs: squared_error, gaussian (likelihood in nats, variance learned or "
         "fixed), binary_cross_entropy, absolute, huber.",
     )
-    learning_rate: float = _option(1e-3, "Peak step size of Adam, > 0.")
+    learning_rate: float = _option(1e-3, "Peak step size of the optimizer, > 0.")
     # shape
     architecture: str | Architecture = _option("dense", "dense or conv, or a part.")
     depth: int | None = _option(
@@ -97,6 +97,10 @@ class Parameters:
     batch_size: int | None = _option(None, "Rows per step, >= 1. None: 128, or less for few rows.")
     epochs: int | None = _option(
         None, "Passes over the training rows, >= 1. None: enough for about 12,000 steps, between 20 and 200."
+    )
+    optimizer: str = _option(
+        "adam",
+        "adam, or muon: orthogonalised steps for the matrices (slower per step, far fewer steps for deep nets).",
     )
     schedule: str = _option(
         "cosine", "Course of the learning rate: constant, cosine (with a short warm-up), plateau."

@@ -82,13 +82,14 @@ def estimated_jacobian_norm(
 
     The probes v have independent entries of -1 and 1, so that E[v v^T] is the identity.
     """
-    with running_statistics(encoder, latent):
+    keep = torch.is_grad_enabled()
+    with running_statistics(encoder, latent), torch.enable_grad():
         x = x.detach().requires_grad_()
         z = latent(encoder(x)).mean
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for _ in range(n_probes):
             probe = torch.empty_like(z).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-            (row,) = torch.autograd.grad(z, x, probe, create_graph=torch.is_grad_enabled(), retain_graph=True)
+            (row,) = torch.autograd.grad(z, x, probe, create_graph=keep, retain_graph=True)
             total = total + row.flatten(1).square().sum(1)
         return total / n_probes
 

@@ -124,11 +124,15 @@ class Huber(Loss):
         return _Huber(self.delta)
 
 
-class _BinaryCrossEntropy(LossModule):
+class BinaryCrossEntropyModule(LossModule):
+    """Cross-entropy of logits; the reconstruction is their logistic function."""
+
     def mean(self, raw: Tensor) -> Tensor:
+        """Map logits to shares, any shape."""
         return torch.sigmoid(raw)
 
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of each sample, (n,)."""
         return per_sample(functional.binary_cross_entropy_with_logits(raw, target, reduction="none"))
 
 
@@ -148,7 +152,7 @@ class BinaryCrossEntropy(Loss):
 
     def build(self) -> LossModule:
         """Return the loss ready to run."""
-        return _BinaryCrossEntropy()
+        return BinaryCrossEntropyModule()
 
 
 class _Gaussian(LossModule):

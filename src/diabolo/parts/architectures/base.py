@@ -65,7 +65,11 @@ class Architecture(Part):
 
     @abstractmethod
     def build(
-        self, shape: tuple[int, ...], latent_dim: int, parameters_per_unit: int, generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        parameters_per_unit: int,
+        generator: torch.Generator | None,
     ) -> Network:
         """Build encoder and decoder for samples of ``shape``, initialised from ``generator``."""
 
@@ -128,14 +132,16 @@ def uninitialised(cls: type[ModuleType], *args: Any, **kwargs: Any) -> ModuleTyp
 
 
 def initialise(
-    modules: Iterable[nn.Module], rule: str, activation_name: str, generator: torch.Generator
+    modules: Iterable[nn.Module], rule: str, activation_name: str, generator: torch.Generator | None
 ) -> None:
     """Draw the weights of ``modules`` (linear or convolutional) from ``generator``; biases are 0.
 
     ``auto`` is He's rule, variance ``gain^2 / fan_in``, for the rectifier family and Xavier's,
     ``2 / (fan_in + fan_out)``, for the others. ``sparse`` gives each unit at most 15 incoming
-    weights (Martens 2010).
+    weights (Martens 2010). Without a generator nothing is drawn: the weights will be loaded.
     """
+    if generator is None:
+        return
     gain = activation(activation_name).gain
     for module in modules:
         weight = getattr(module, "weight", None)

@@ -108,7 +108,11 @@ class Conv(Architecture):
         validate_common(self.norm, self.dropout, self.init, self.activation)
 
     def build(
-        self, shape: tuple[int, ...], latent_dim: int, parameters_per_unit: int, generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        parameters_per_unit: int,
+        generator: torch.Generator | None,
     ) -> Network:
         """Build for samples of shape (*extents) or (channels, *extents)."""
         n_dims = self.n_dims or {1: 1, 2: 2, 3: 2, 4: 3}.get(len(shape), 0)

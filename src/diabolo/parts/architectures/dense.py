@@ -63,7 +63,11 @@ class Dense(Architecture):
         validate_common(self.norm, self.dropout, self.init, self.activation)
 
     def build(
-        self, shape: tuple[int, ...], latent_dim: int, parameters_per_unit: int, generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        parameters_per_unit: int,
+        generator: torch.Generator | None,
     ) -> Network:
         """Build the two halves; images are flattened on the way in and restored on the way out."""
         if self.tied_weights and parameters_per_unit != 1:

@@ -1,0 +1,114 @@
+"""The estimator's own input scaling: chosen, applied, undone, and stored with the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diabolo.errors import IncompatiblePartsError, InvalidDataError
+from diabolo.parts import Loss
+
+Array = NDArray[Any]
+_CHUNK = 4096  # rows converted at a time
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Column statistics in double precision; each array has shape (n_features,)."""
+
+    low: Array
+    high: Array
+    mean: Array
+    variance: Array
+
+    @classmethod
+    def of(cls, X: Array) -> Statistics:
+        """Compute them in one pass, by chunks merged as Chan et al. 1979 do."""
+        n, mean = 0, np.zeros(X.shape[1])
+        squares = np.zeros(X.shape[1])
+        for start in range(0, len(X), _CHUNK):
+            part = X[start : start + _CHUNK].astype(np.float64)
+            part_mean = part.mean(0)
+            delta, total = part_mean - mean, n + len(part)
+            squares += ((part - part_mean) ** 2).sum(0) + delta**2 * n * len(part) / total
+            mean, n = mean + delta * len(part) / total, total
+        return cls(X.min(0).astype(np.float64), X.max(0).astype(np.float64), mean, squares / n)
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """``scaled = (x - offset) / scale``, each of shape (n_features,)."""
+
+    kind: str | None
+    offset: Array
+    scale: Array
+
+    @classmethod
+    def fit(cls, kind: str | None, s: Statistics) -> Scaler:
+        """Choose offset and scale. A constant column gets scale 1: it comes back as it went in."""
+        ones = np.ones_like(s.mean)
+        spread = s.high - s.low
+        if kind == "standard":
+            offset, scale = s.mean, np.sqrt(s.variance)
+        elif kind == "center":
+            offset, scale = s.mean, ones * np.sqrt(s.variance.mean())
+        elif kind == "minmax":
+            offset, scale = s.low, spread
+        elif kind == "unit":
+            offset, scale = ones * s.low.min(), ones * (s.high.max() - s.low.min())
+        else:
+            offset, scale = 0 * ones, ones
+        constant = spread == 0 if kind in ("standard", "minmax") else scale == 0
+        return cls(kind, offset, np.where(constant | (scale == 0), 1.0, scale))
+
+    def scaled(self, X: Array) -> NDArray[np.float32]:
+        """Map rows (n, n_features) to scaled units."""
+        out = np.empty(X.shape, dtype=np.float32)
+        with np.errstate(over="ignore"):  # the caller names what is too large
+            for start in range(0, len(X), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                out[rows] = (X[rows] - self.offset) / self.scale
+        return out
+
+    def unscaled(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map rows (n, n_features) back to the units they came in."""
+        out = np.empty(X.shape, dtype=np.float32)
+        for start in range(0, len(X), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            out[rows] = X[rows] * self.scale + self.offset
+        return out
+
+
+def choose_scaling(kind: str | None, loss: Loss, X: Array, s: Statistics, *, pixels: bool) -> str | None:
+    """Resolve "auto": by the loss's range, and by whether the features share their units.
+
+    ``pixels`` says that the samples are images or 8-bit values; otherwise features count as sharing
+    their units where most of them share both bounds, or where all values lie in [0, 1].
+    """
+    if kind != "auto":
+        return kind
+    varying = s.high > s.low
+    low, high = s.low.min(), s.high.max()
+    bounds = varying.any() and (
+        np.mean(s.low[varying] == low) >= 0.5 and np.mean(s.high[varying] == high) >= 0.5
+    )
+    shared = pixels or bool(bounds) or (low >= 0.0 and high <= 1.0)
+    if np.isfinite(loss.low) or np.isfinite(loss.high):
+        return "unit" if shared else "minmax"
+    return "center" if shared else "standard"
+
+
+def check_targets(scaler: Scaler, s: Statistics, low: float, high: float, who: str) -> None:
+    """Raise where scaled training data leave the interval that the loss or the output can reach."""
+    least = float(((s.low - scaler.offset) / scaler.scale).min())
+    most = float(((s.high - scaler.offset) / scaler.scale).max())
+    slack = 1e-6 * max(1.0, abs(least), abs(most))
+    if least < low - slack or most > high + slack:
+        message = (
+            f"the scaled data must lie in [{low:g}, {high:g}] for {who}; got [{least:.4g}, {most:.4g}] with "
+            f"scaling={scaler.kind!r}. Set scaling='minmax', or choose another loss or output."
+        )
+        raise InvalidDataError(message) if scaler.kind is None else IncompatiblePartsError(message)

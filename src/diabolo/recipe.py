@@ -1,0 +1,344 @@
+"""A recipe: one frozen value that names a whole run, with nothing left to be guessed.
+
+``resolve`` makes it from an estimator's parameters and the data's shape, and is the one place
+where parts are checked against each other. ``Recipe.to_toml`` can be read back by
+``Recipe.from_toml`` and by ``diabolo train --config``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any
+
+import tomli_w
+import torch
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.names import check_name, did_you_mean
+from diabolo.objective import Objective
+from diabolo.parameters import Parameters
+from diabolo.parts import (
+    Architecture,
+    Chain,
+    Conv,
+    Corruption,
+    Dense,
+    KLSparsity,
+    Latent,
+    LayerWise,
+    Loss,
+    Penalty,
+    Training,
+    activation,
+    as_part,
+    check_range,
+)
+from diabolo.parts.activations import Activate
+from diabolo.parts.base import to_plain
+from diabolo.parts.losses import Linked
+
+SCALINGS = ("auto", "standard", "center", "minmax", "unit")
+SCHEDULES = ("constant", "cosine", "plateau")
+OPTIMIZERS = ("adam", "muon")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+_STEPS = 12_000  # how many steps the default number of epochs aims at
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run, resolved: the names are those of the estimators' parameters."""
+
+    architecture: Architecture
+    latent_dim: int
+    latent: Latent
+    latent_activation: str | None
+    output_activation: str | None
+    loss: Loss
+    corruption: Corruption | None
+    penalty: tuple[Penalty, ...]
+    scaling: str | None
+    training: Training
+    input_shape: tuple[int, ...]
+    learning_rate: float
+    optimizer: str
+    batch_size: int
+    epochs: int
+    schedule: str
+    weight_decay: float
+    clip_norm: float | None
+    validation_fraction: float
+    patience: int | None
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values only (parts as dicts with their name), without the Nones."""
+        plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
+        return {key: value for key, value in plain.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Build the recipe that ``to_dict`` wrote down.
+
+        Raises
+        ------
+        InvalidParameterError
+            For unknown or missing keys, or settings out of range.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in data:
+            if key not in names:
+                raise InvalidParameterError(
+                    f"a recipe's key must be a known name; got {key!r}. {did_you_mean(key, names)}"
+                )
+        values: dict[str, Any] = dict.fromkeys(names) | data
+        for key, axis in _AXES.items():
+            if values[key] is not None:
+                values[key] = as_part(axis, key, values[key])
+        values["penalty"] = tuple(as_part(Penalty, "penalty", p) for p in values["penalty"] or ())  # type: ignore[type-abstract]
+        for key in ("input_shape", "latent_dim", "batch_size", "epochs", "learning_rate", "seed"):
+            if values[key] is None:
+                raise InvalidParameterError(f"a recipe must have the key {key!r}; got none.")
+        values["input_shape"] = tuple(values["input_shape"])
+        return cls(**values)
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """Build the recipe that ``to_toml`` wrote down."""
+        return cls.from_dict(tomllib.loads(text))
+
+    def build(self, generator: torch.Generator | None) -> AutoencoderModule:
+        """Build the module, its weights drawn from ``generator`` (None: left undefined, to be loaded)."""
+        network = self.architecture.build(
+            self.input_shape, self.latent_dim, self.latent.parameters_per_unit, generator
+        )
+        latent = self.latent.build(self.latent_dim, self.latent_activation)
+        loss = self.loss.build()
+        if self.output_activation not in (None, self.loss.link):
+            loss = Linked(loss, Activate(self.output_activation))
+        return AutoencoderModule(network, latent, loss, self.corruption)
+
+    def objective(self) -> Objective:
+        """Return the objective of the whole."""
+        return Objective(self.penalty, getattr(self.latent, "auxiliary_weight", 0.0))
+
+
+_AXES: dict[str, Any] = {
+    "architecture": Architecture,
+    "latent": Latent,
+    "loss": Loss,
+    "corruption": Corruption,
+    "training": Training,
+}
+
+
+def as_corruption(value: object) -> Corruption | None:
+    """Read the parameter ``corruption``: None, a part, or a text, several joined by ``+``."""
+    if value is None or value == "none":
+        return None
+    if isinstance(value, str) and "+" in value:
+        return Chain([as_part(Corruption, "corruption", t) for t in value.split("+")])  # type: ignore[type-abstract]
+    return as_part(Corruption, "corruption", value)  # type: ignore[type-abstract]
+
+
+def as_penalties(value: object) -> tuple[Penalty, ...]:
+    """Read the parameter ``penalty``: None, one, or several in a sequence or joined by ``+``."""
+    if value is None or value == "none":
+        return ()
+    if isinstance(value, str):
+        value = value.split("+")
+    if not isinstance(value, Sequence):
+        value = [value]
+    penalties = tuple(as_part(Penalty, "penalty", p) for p in value)  # type: ignore[type-abstract]
+    names = [p.name for p in penalties]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidParameterError(f"every penalty must be given once; got {name!r} twice.")
+    return penalties
+
+
+def resolve(
+    p: Parameters,
+    *,
+    shape: tuple[int, ...],
+    n_rows: int,
+    scaling: str | None,
+    seed: int,
+    default_depth: int | None,
+) -> Recipe:
+    """Turn an estimator's parameters into a recipe for samples of ``shape``.
+
+    Parameters
+    ----------
+    p : Parameters
+        As the user set them.
+    shape : tuple of int
+        One sample's shape.
+    n_rows : int
+        Rows that training will see.
+    scaling : str or None
+        What "auto" was resolved to by looking at the data.
+    seed : int
+        Where all chance of the run comes from.
+    default_depth : int or None
+        The kind's own ``depth``: a depth that differs from it was asked for.
+
+    Raises
+    ------
+    InvalidParameterError
+        A setting out of range.
+    IncompatiblePartsError
+        Two settings that do not fit each other, or one that would have no effect.
+    """
+    latent = as_part(Latent, "latent", p.latent)  # type: ignore[type-abstract]
+    loss = as_part(Loss, "loss", p.loss)  # type: ignore[type-abstract]
+    penalties = as_penalties(p.penalty)
+    training = as_part(Training, "training", p.training)  # type: ignore[type-abstract]
+    latent_dim = _latent_dim(p, prod(shape), latent, penalties)
+    architecture = _architecture(p, prod(shape), latent_dim, default_depth)
+    if p.latent_activation is not None:
+        activation(p.latent_activation, "latent_activation")
+    for penalty in penalties:
+        penalty.check_fits(latent, p.latent_activation)
+    _check_output(p.output_activation, loss)
+    if isinstance(training, LayerWise):
+        _check_layerwise(architecture)
+    _check_training(p)
+    batch_size = min(p.batch_size or 128, n_rows)
+    steps_per_epoch = max(1, n_rows // batch_size)
+    return Recipe(
+        architecture=architecture,
+        latent_dim=latent_dim,
+        latent=latent,
+        latent_activation=p.latent_activation,
+        output_activation=p.output_activation,
+        loss=loss,
+        corruption=as_corruption(p.corruption),
+        penalty=penalties,
+        scaling=scaling,
+        training=training,
+        input_shape=tuple(shape),
+        learning_rate=float(p.learning_rate),
+        optimizer=p.optimizer,
+        batch_size=batch_size,
+        epochs=p.epochs or min(200, max(20, round(_STEPS / steps_per_epoch))),
+        schedule=p.schedule,
+        weight_decay=float(p.weight_decay),
+        clip_norm=p.clip_norm,
+        validation_fraction=float(p.validation_fraction),
+        patience=p.patience,
+        seed=seed,
+    )
+
+
+def _latent_dim(p: Parameters, n_features: int, latent: Latent, penalties: tuple[Penalty, ...]) -> int:
+    if p.latent_dim is not None:
+        check_range("latent_dim", p.latent_dim, low=1, integer=True)
+        return int(p.latent_dim)
+    if latent.overcomplete or any(isinstance(q, KLSparsity) for q in penalties):
+        return min(1024, 2 * n_features)
+    return max(1, min(32, n_features // 2))
+
+
+def hidden_widths(n_features: int, latent_dim: int, depth: int) -> tuple[int, ...]:
+    """Return the default widths: a power of two from the features, halved by each layer.
+
+    No layer is narrower than twice the code, so that the code stays the bottleneck.
+
+    >>> hidden_widths(784, 30, 3)
+    (1024, 512, 256)
+    >>> hidden_widths(30, 10, 2)
+    (64, 32)
+    """
+    first = min(1024, max(64, 1 << (n_features - 1).bit_length()))
+    least = min(first, 1 << (2 * latent_dim - 1).bit_length())
+    return tuple(max(first >> i, least) for i in range(depth))
+
+
+def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth: int | None) -> Architecture:
+    own = {
+        "hidden_dims": None,
+        "channels": None,
+        "activation": None,
+        "norm": None,
+        "dropout": 0.0,
+        "tied_weights": False,
+    }
+    given = [name for name, default in own.items() if getattr(p, name) != default]
+    if not isinstance(p.architecture, str) or ":" in p.architecture:
+        if given:
+            raise IncompatiblePartsError(
+                f"{given[0]} must be left out where architecture is a part with settings of its own; "
+                f"got {getattr(p, given[0])!r}. Set it in the part."
+            )
+        return as_part(Architecture, "architecture", p.architecture)  # type: ignore[type-abstract]
+    kind = check_name("architecture", p.architecture, (Dense.name, Conv.name))
+    foreign = ("channels",) if kind == Dense.name else ("hidden_dims", "tied_weights")
+    for name in foreign:
+        if name in given:
+            raise IncompatiblePartsError(
+                f"{name} must be left out for architecture={kind!r}; got {getattr(p, name)!r}. "
+                + ("Set hidden_dims." if kind == Dense.name else "Set channels, or architecture='dense'.")
+            )
+    if p.depth is not None:
+        check_range("depth", p.depth, low=0, integer=True)
+    depth = p.depth if p.depth is not None else 1
+    widths = p.hidden_dims if kind == Dense.name else p.channels
+    which = "hidden_dims" if kind == Dense.name else "channels"
+    if widths is not None:
+        if isinstance(widths, str) or not isinstance(widths, Sequence) and not hasattr(widths, "__len__"):
+            raise InvalidParameterError(f"{which} must be a sequence of integers >= 1; got {widths!r}.")
+        if p.depth != default_depth and p.depth != len(widths):
+            raise IncompatiblePartsError(
+                f"depth must equal the number of {which} where both are given; got depth={p.depth} and "
+                f"{which}={widths!r}. Leave depth out."
+            )
+    common: dict[str, Any] = {"activation": p.activation or "relu", "norm": p.norm, "dropout": p.dropout}
+    if kind == Dense.name:
+        chosen = hidden_widths(n_features, latent_dim, depth) if widths is None else tuple(widths)
+        return Dense(hidden_dims=chosen, tied_weights=bool(p.tied_weights), **common)
+    chosen = tuple(16 << min(i, 4) for i in range(depth)) if widths is None else tuple(widths)
+    return Conv(channels=chosen, **common)
+
+
+def _check_output(name: str | None, loss: Loss) -> None:
+    if name is None:
+        return
+    activation(name, "output_activation")
+    if loss.link != "linear" and name != loss.link:
+        raise IncompatiblePartsError(
+            f"output_activation must be None or {loss.link!r} for loss={loss.name!r}, whose link it is; got {name!r}."
+        )
+
+
+def _check_layerwise(architecture: Architecture) -> None:
+    if not isinstance(architecture, Dense):
+        raise IncompatiblePartsError(
+            f"training='layerwise' must go with architecture='dense'; got {architecture.name!r}. "
+            "Use training='end_to_end'."
+        )
+    if architecture.tied_weights:
+        raise IncompatiblePartsError(
+            "tied_weights must be False for training='layerwise'; got True. Use training='end_to_end'."
+        )
+
+
+def _check_training(p: Parameters) -> None:
+    check_range("learning_rate", p.learning_rate, low=0, open_low=True)
+    check_name("optimizer", p.optimizer, OPTIMIZERS)
+    check_name("schedule", p.schedule, SCHEDULES)
+    check_range("weight_decay", p.weight_decay, low=0)
+    check_range("validation_fraction", p.validation_fraction, low=0, high=1, open_high=True)
+    for name in ("batch_size", "epochs", "patience"):
+        if getattr(p, name) is not None:
+            check_range(name, getattr(p, name), low=1, integer=True)
+    if p.clip_norm is not None:
+        check_range("clip_norm", p.clip_norm, low=0, open_low=True)

@@ -1,0 +1,268 @@
+"""The training loop of one stage: the step, the schedule, the best weights, divergence, interruption."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.errors import DivergedError, DivergenceWarning
+from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
+from diabolo.training.history import History, Row
+from diabolo.training.optimizers import make_optimizers, set_rate
+
+Progress = Callable[[Row, int], None]
+
+_WARM_UP = 0.05  # share of a cosine schedule in which the rate rises
+_RETRIES = 5  # how often a diverging stage may go back and halve its rate
+_PLATEAU = 5  # epochs without a better loss before the plateau schedule halves the rate
+_EXPLODED = 1e4  # a total this many times the first one counts as diverged
+_VALIDATION_ROWS = 2048  # rows per batch where nothing is learned
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one stage is trained."""
+
+    learning_rate: float
+    optimizer: str
+    batch_size: int
+    epochs: int
+    schedule: str
+    weight_decay: float
+    clip_norm: float | None
+    patience: int | None
+
+
+class AutogradStep:
+    """The general step: gather a batch into a buffer, differentiate, update; nothing is read back."""
+
+    name = "autograd"
+
+    def __init__(
+        self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
+    ) -> None:
+        self.module = module
+        self.objective = objective
+        self.clip_norm = settings.clip_norm
+        self.generator = generator
+        self.parameters = [w for w in module.parameters() if w.requires_grad]
+        self.optimizers: list[Optimizer] = make_optimizers(
+            settings.optimizer, self.parameters, settings.learning_rate, settings.weight_decay
+        )
+        self._buffer: Tensor | None = None
+
+    def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
+        """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
+        if self._buffer is None or len(self._buffer) != len(rows):
+            self._buffer = torch.empty((len(rows), *data.shape[1:]), dtype=data.dtype, device=data.device)
+        batch = torch.index_select(data, 0, rows, out=self._buffer)
+        passed = self.module(batch, self.generator)
+        terms = {
+            name: term.mean()
+            for name, term in self.objective(self.module, passed, step, self.generator).items()
+        }
+        for weight in self.parameters:
+            weight.grad = None
+        terms[TOTAL].backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return {name: term.detach() for name, term in terms.items()}
+
+
+class Stage:
+    """Trains one module on one data set.
+
+    Parameters
+    ----------
+    module, objective : the composition to train
+    data : Tensor (n, *shape)
+        Training rows in scaled units.
+    held_out : Tensor (v, *shape) or None
+        Rows that choose the best weights; None: the training loss chooses.
+    settings : Settings
+    generator : torch.Generator
+        Draws the order of the rows, corruptions and codes.
+    """
+
+    def __init__(
+        self,
+        module: AutoencoderModule,
+        objective: Objective,
+        data: Tensor,
+        held_out: Tensor | None,
+        settings: Settings,
+        generator: torch.Generator,
+    ) -> None:
+        self.module = module
+        self.objective = objective
+        self.data = data
+        self.held_out = held_out
+        self.settings = settings
+        self.generator = generator
+        self.step = AutogradStep(module, objective, settings, generator)
+        self.use(data)
+        self.steps_done = 0
+        self.rate = settings.learning_rate
+        self._validation_seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        self._first_total = math.inf
+
+    def use(self, data: Tensor) -> None:
+        """Train on these rows from now on."""
+        self.data = data
+        self.batch_size = min(self.settings.batch_size, len(data))
+        self.steps_per_epoch = len(data) // self.batch_size
+        self._best: dict[str, Tensor] | None = None
+        self._best_loss = math.inf
+        self.module.draw_from(self.generator)
+
+    def run(
+        self, history: History, name: str, started: float, progress: Progress | None, total_epochs: int
+    ) -> bool:
+        """Train to the end; return whether it was interrupted. The best weights are in the module afterwards."""
+        interrupted = False
+        waited = 0
+        history.stopped_by = "epochs"
+        history.best_epoch = 0
+        good, retries, epoch = self._snapshot(), 0, 0
+        try:
+            while epoch < self.settings.epochs:
+                before = self.steps_done
+                terms = self._epoch()
+                validation = self._validate() if self.held_out is not None else {}
+                if not self._finite(terms, validation):
+                    retries += 1
+                    self._go_back(good, before, retries, history, epoch + 1)
+                    continue
+                epoch += 1
+                good = self._snapshot()
+                row: Row = {"stage": name, "epoch": epoch, "seconds": time.perf_counter() - started}
+                row["learning_rate"] = self._rate_at(self.steps_done - 1)
+                row |= {f"training_{k}": v for k, v in terms.items()}
+                row |= {f"validation_{k}": v for k, v in validation.items()}
+                history.rows.append(row)
+                judged = validation or terms
+                loss = judged[TOTAL] - judged.get(REVIVAL, 0.0)
+                if not self.objective.settled(self.steps_done - 1) and not validation:
+                    loss = math.inf
+                waited += 1
+                if loss < self._best_loss:
+                    self._best_loss, self._best, waited = loss, good["module"], 0
+                    history.best_epoch = epoch
+                if progress is not None:
+                    progress(row, total_epochs)
+                if self.settings.schedule == "plateau" and waited and waited % _PLATEAU == 0:
+                    self.rate *= 0.5
+                if self.settings.patience is not None and waited >= self.settings.patience:
+                    history.stopped_by = "patience"
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+            history.stopped_by = "interrupt"
+            history.events.append(
+                f"{name}: interrupted in epoch {epoch + 1}; the best weights so far are kept"
+            )
+            if self._best is None:
+                self._restore(good)
+        if self._best is not None:
+            self.module.load_state_dict(self._best)
+        self.module.eval()
+        self.module.draw_from(None)
+        return interrupted
+
+    def _rate_at(self, step: int) -> float:
+        if self.settings.schedule != "cosine":
+            return self.rate
+        course = min(step / (self.settings.epochs * self.steps_per_epoch), 1.0)
+        if course < _WARM_UP:
+            return self.rate * (course / _WARM_UP * 0.95 + 0.05)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (course - _WARM_UP) / (1 - _WARM_UP)))
+
+    def _epoch(self) -> dict[str, float]:
+        """Go through all rows once in a new order; the rest that fills no batch waits for another epoch."""
+        self.module.train()
+        order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)
+        sums: dict[str, Tensor] = {}
+        varies = self.settings.schedule == "cosine"
+        set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+        for i in range(self.steps_per_epoch):
+            if varies:
+                set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+            rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+            terms = self.step(self.data, rows, self.steps_done)
+            for name, term in terms.items():
+                sums[name] = sums[name] + term if name in sums else term
+            self.steps_done += 1
+        return {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+
+    def _validate(self) -> dict[str, float]:
+        """Return the objective on the held-out rows, always with the same noise."""
+        assert self.held_out is not None
+        self.module.eval()
+        generator = torch.Generator(self.data.device).manual_seed(self._validation_seed)
+        sums: dict[str, float] = {}
+        with torch.no_grad():
+            for batch in torch.split(self.held_out, _VALIDATION_ROWS):
+                passed = self.module(batch, generator)
+                terms = self.objective(self.module, passed, None, generator)
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0.0) + float(term.sum())
+        return {name: value / len(self.held_out) for name, value in sums.items()}
+
+    def _finite(self, *all_terms: dict[str, float]) -> bool:
+        totals = [terms[TOTAL] for terms in all_terms if terms]
+        if not all(math.isfinite(total) for total in totals):
+            return False
+        state = self.module.state_dict().values()
+        if not all(bool(torch.isfinite(t).all()) for t in state if t.is_floating_point()):
+            return False
+        if math.isinf(self._first_total):
+            self._first_total = abs(all_terms[0][LOSS])
+        return abs(totals[0]) <= _EXPLODED * max(self._first_total, 1e-12) or totals[0] < 0
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "module": {k: v.detach().clone() for k, v in self.module.state_dict().items()},
+            "optimizers": [_copied(o.state_dict()) for o in self.step.optimizers],
+        }
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        self.module.load_state_dict(snapshot["module"])
+        for optimizer, state in zip(self.step.optimizers, snapshot["optimizers"], strict=True):
+            optimizer.load_state_dict(_copied(state))
+
+    def _go_back(
+        self, good: dict[str, Any], steps_done: int, retries: int, history: History, epoch: int
+    ) -> None:
+        """Restore the last good state with half the rate, and say so; give up after some tries."""
+        self._restore(good)
+        self.steps_done = steps_done
+        if retries > _RETRIES:
+            raise DivergedError(
+                f"learning_rate must let the loss stay finite; got a divergence in epoch {epoch} after "
+                f"{_RETRIES} reductions to {self.rate:.2g}. Set learning_rate below that, set clip_norm=1.0, "
+                "or look for extreme values in the data."
+            )
+        self.rate *= 0.5
+        message = f"epoch {epoch} diverged: back to the last good weights, learning_rate now {self.rate:.2g}"
+        history.events.append(message)
+        warnings.warn(message, DivergenceWarning, stacklevel=2)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy an optimizer's state: its own ``state_dict`` refers to the live tensors."""
+    entries = {
+        key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
+        for key, entry in state["state"].items()
+    }
+    return {"state": entries, "param_groups": state["param_groups"]}

@@ -1,0 +1,57 @@
+"""Settings of the machine that decide how fast a step is: the allocator and the number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+# below this work per step a second thread costs more than it brings (measured: it halves the speed
+# of nets for narrow tables, and pays from about 20 MFLOP on)
+_FLOP_FOR_ALL_THREADS = 20e6
+
+# the two parameters of glibc's mallopt: keep blocks up to 1 GiB on the heap, and keep the heap
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@cache
+def keep_memory() -> bool:
+    """Tell glibc's allocator to reuse large blocks instead of returning them to the kernel each time.
+
+    Every tensor over 128 KiB is otherwise mapped and unmapped anew, which costs convolutional nets
+    a third of their speed. Done once per process, at the first fit; does nothing on other C
+    libraries or where the environment says ``DIABOLO_MALLOC=default``. Returns whether it was done.
+    """
+    if os.environ.get("DIABOLO_MALLOC") == "default":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        done = libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    except (OSError, AttributeError):  # musl, macOS, Windows
+        return False
+    return bool(done)
+
+
+@contextmanager
+def threads_for(flop_per_step: float) -> Iterator[int]:
+    """Use one thread for small steps and all of them for large ones; restore the setting afterwards."""
+    before = torch.get_num_threads()
+    chosen = 1 if flop_per_step < _FLOP_FOR_ALL_THREADS else before
+    if chosen != before:
+        torch.set_num_threads(chosen)
+    try:
+        yield chosen
+    finally:
+        if chosen != before:
+            torch.set_num_threads(before)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; "auto" is a CUDA GPU where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

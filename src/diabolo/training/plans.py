@@ -1,0 +1,177 @@
+"""The training plans: all weights at once, or pairs of layers first."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.errors import IncompatiblePartsError
+from diabolo.objective import Objective
+from diabolo.parts import Deterministic, LayerWise, Network, Penalty, SquaredError
+from diabolo.recipe import Recipe
+from diabolo.training.engine import AutogradStep, Progress, Settings, Stage
+from diabolo.training.history import History
+from diabolo.training.machine import keep_memory, threads_for
+
+
+def train(
+    module: AutoencoderModule,
+    recipe: Recipe,
+    data: Tensor,
+    held_out: Tensor | None,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> tuple[History, bool]:
+    """Train ``module`` by ``recipe``; return the history and whether the user interrupted it.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        Ends with its best weights, in evaluation mode.
+    recipe : Recipe
+    data, held_out : Tensor (n, *shape), Tensor (v, *shape) or None
+        Rows in scaled units, on the module's device.
+    generator : torch.Generator
+        On the same device.
+    progress : callable(row, total_epochs), optional
+        Called after every epoch.
+
+    Raises
+    ------
+    DivergedError
+        Where no learning rate keeps the weights finite.
+    """
+    keep_memory()
+    history = History(engine=AutogradStep.name)
+    settings = _settings(recipe)
+    started = time.perf_counter()
+    run = _Run(recipe, settings, data, held_out, generator, history, started, progress)
+    with threads_for(_flop_per_step(module, data, settings.batch_size)):
+        if isinstance(recipe.training, LayerWise) and _pretrain(module, recipe.training, run):
+            return history, True
+        total = settings.epochs + run.epochs_before
+        stage = Stage(module, recipe.objective(), data, held_out, settings, generator)
+        name = "fine-tuning" if isinstance(recipe.training, LayerWise) else "end_to_end"
+        return history, stage.run(history, name, started, progress, total)
+
+
+def continue_training(
+    module: AutoencoderModule, recipe: Recipe, data: Tensor, history: History, stage: Stage | None
+) -> Stage:
+    """Go once through ``data`` at a constant rate; return the stage, whose optimizer the next call goes on with."""
+    keep_memory()
+    if stage is None:
+        settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
+        generator = torch.Generator(data.device).manual_seed(recipe.seed)
+        stage = Stage(module, recipe.objective(), data, None, settings, generator)
+        history.engine = AutogradStep.name
+    stage.use(data)
+    with threads_for(_flop_per_step(module, data, recipe.batch_size)):
+        if stage.run(history, "partial_fit", time.perf_counter(), None, 1):
+            raise KeyboardInterrupt
+    return stage
+
+
+def _settings(recipe: Recipe) -> Settings:
+    return Settings(
+        recipe.learning_rate,
+        recipe.optimizer,
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.schedule,
+        recipe.weight_decay,
+        recipe.clip_norm,
+        recipe.patience,
+    )
+
+
+@dataclass
+class _Run:
+    """What every stage of one fit shares."""
+
+    recipe: Recipe
+    settings: Settings
+    data: Tensor
+    held_out: Tensor | None
+    generator: torch.Generator
+    history: History
+    started: float
+    progress: Progress | None
+    epochs_before: int = 0
+
+
+def _pretrain(module: AutoencoderModule, plan: LayerWise, run: _Run) -> bool:
+    """Train the pairs from the bottom up; return whether the user interrupted it.
+
+    The pair's own module shares its layers with the whole, so what it learns stays there. The last
+    block of the encoder and the first of the decoder close on the code itself.
+    """
+    assert module.pairs is not None
+    epochs = plan.epochs or max(1, run.settings.epochs // 2)
+    settings = replace(run.settings, epochs=epochs, patience=None)
+    run.epochs_before = epochs * len(module.pairs)
+    total = run.settings.epochs + run.epochs_before
+    below, held_out = run.data, run.held_out
+    for i, mirrored in enumerate(module.pairs):
+        top = i == len(module.pairs) - 1
+        pair = _pair(module, i, mirrored, plan, run.recipe)
+        penalties = _fitting(run.recipe, top) if plan.penalize else ()
+        revival = run.recipe.objective().revival_weight if top else 0.0
+        stage = Stage(pair, Objective(penalties, revival), below, held_out, settings, run.generator)
+        if stage.run(run.history, f"pair {i + 1}", run.started, run.progress, total):
+            module.eval()
+            return True
+        if not top:
+            with torch.no_grad():
+                below = _encode(pair, below)
+                held_out = None if held_out is None else _encode(pair, held_out)
+    return False
+
+
+def _pair(
+    module: AutoencoderModule, i: int, mirrored: int, plan: LayerWise, recipe: Recipe
+) -> AutoencoderModule:
+    assert module.pairs is not None
+    encoder, decoder = module.encoder[i], module.decoder[mirrored]
+    assert isinstance(encoder, nn.Sequential)
+    assert isinstance(decoder, nn.Sequential)
+    top = i == len(module.pairs) - 1
+    return AutoencoderModule(
+        Network(encoder, decoder, module.code_shape if top else (), []),
+        module.latent if top else Deterministic().build(1, None),
+        module.loss if i == 0 else SquaredError().build(),
+        recipe.corruption if plan.corrupt else None,
+    )
+
+
+def _fitting(recipe: Recipe, top: bool) -> tuple[Penalty, ...]:
+    """Return the penalties that can act on a pair: on a hidden layer only those that fit plain codes."""
+    if top:
+        return recipe.penalty
+    chosen = []
+    for penalty in recipe.penalty:
+        try:
+            penalty.check_fits(Deterministic(), getattr(recipe.architecture, "activation", None))
+        except IncompatiblePartsError:
+            continue
+        chosen.append(penalty)
+    return tuple(chosen)
+
+
+def _encode(pair: AutoencoderModule, x: Tensor) -> Tensor:
+    return torch.cat([pair.encode(batch) for batch in torch.split(x, 4096)])
+
+
+def _flop_per_step(module: nn.Module, data: Tensor, batch_size: int) -> float:
+    """Estimate the work of one step: forward and backward take three products per weight and position."""
+    flop = 0.0
+    for layer in module.modules():
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim >= 2:
+            positions = data[0].numel() if weight.ndim > 2 else 1
+            flop += 6.0 * weight.numel() * min(batch_size, len(data)) * positions / max(weight.ndim - 1, 1)
+    return flop
