@@ -7,7 +7,6 @@ scikit-learn come with the first estimator.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from diabolo.kinds import KINDS
@@ -27,10 +26,7 @@ if TYPE_CHECKING:
         load,
     )
 
-try:
-    __version__ = version("diabolo")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "Autoencoder",
@@ -55,7 +51,18 @@ def all_estimators() -> list[tuple[str, type[Autoencoder]]]:
     return [(kind.estimator, getattr(module, kind.estimator)) for kind in KINDS]
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("diabolo")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in __all__:
         return getattr(import_module("diabolo.estimators"), name)
     raise AttributeError(f"module 'diabolo' has no attribute {name!r}")
