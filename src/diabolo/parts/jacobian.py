@@ -16,6 +16,7 @@ Shapes: n samples, d code values, m input values, h hidden units.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,6 +203,8 @@ def _of_any(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:
             return derivative
 
         for columns in torch.split(torch.eye(n_input, dtype=x.dtype, device=x.device), chunk):
-            derivatives = torch.func.vmap(column)(columns)
+            with warnings.catch_warnings():  # torch's own forward mode calls what torch deprecates
+                warnings.simplefilter("ignore", DeprecationWarning)
+                derivatives = torch.func.vmap(column)(columns)
             total = total + derivatives.flatten(2).square().sum((0, 2))
         return total if keep else total.detach()
