@@ -1,0 +1,53 @@
+# Everything runs in an environment of its own, .venv, which is made on the first call and brought up to
+# date when pyproject.toml or constraints.txt change. Needed beforehand: Python >= 3.11 with pip, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train five kinds on the digits: a table, and a report in demo-output/"
+	@echo "make test    the test suite (WORKERS=2 processes)"
+	@echo "make check   style, types and the direction of imports"
+	@echo "make docs    write the generated pages of docs/ anew"
+	@echo "make bench   run benchmarks/ and write benchmarks/results/"
+	@echo "make clean   remove the environment and everything that was generated"
+
+demo: $(VENV)/installed-all
+	$(BIN)/diabolo demo --output demo-output
+
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-all
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/installed-all
+	@test -f benchmarks/kinds.py || { echo "benchmarks/kinds.py does not exist: nothing to run" >&2; exit 1; }
+	$(BIN)/python benchmarks/kinds.py
+
+clean:
+	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The stamps lie inside the environment: whoever deletes it deletes them too.
+$(VENV)/installed-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(PIP) -e ".[$*]"
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  "Python must be 3.11 or later; got %d.%d. Run: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
