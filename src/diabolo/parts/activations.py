@@ -35,6 +35,9 @@ class Activation:
     high: float = math.inf
     gain: float | None = None
 
+    def __reduce__(self) -> tuple[Callable[[str], Activation], tuple[str]]:
+        return activation, (self.name,)  # the functions are lambdas, which do not pickle
+
 
 def _gelu_derivative(a: Tensor, y: Tensor) -> Tensor:
     cdf = 0.5 * (1 + torch.erf(a / math.sqrt(2)))
@@ -53,14 +56,14 @@ _TABLE = (
     Activation(
         "leaky_relu",
         lambda a: functional.leaky_relu(a, 0.01),
-        lambda a, y: torch.where(a > 0, 1.0, 0.01).to(a.dtype),
+        lambda a, y: torch.where(a > 0, torch.ones_like(a), 0.01),
         gain=math.sqrt(2.0 / (1 + 0.01**2)),
     ),
     Activation(
         "elu", functional.elu, lambda a, y: torch.where(a > 0, torch.ones_like(a), y + 1), low=-1.0, gain=_HE
     ),
-    Activation("gelu", functional.gelu, _gelu_derivative, low=-0.17, gain=_HE),
-    Activation("silu", functional.silu, _silu_derivative, low=-0.2785, gain=_HE),
+    Activation("gelu", functional.gelu, _gelu_derivative, low=-0.16997, gain=_HE),
+    Activation("silu", functional.silu, _silu_derivative, low=-0.27846, gain=_HE),
     Activation("tanh", torch.tanh, lambda a, y: 1 - y * y, low=-1.0, high=1.0),
     Activation("sigmoid", torch.sigmoid, lambda a, y: y * (1 - y), low=0.0, high=1.0),
     Activation(
