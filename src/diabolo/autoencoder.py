@@ -50,8 +50,9 @@ class AutoencoderModule(nn.Module):
 
     def start_at(self, mean: Tensor) -> None:
         """Set the bias of a dense output layer so that the first reconstruction is near ``mean`` (*shape)."""
-        layers = [m for m in self.decoder.modules() if isinstance(m, nn.Linear | TiedLinear)]
-        if not layers or layers[-1].bias is None or layers[-1].bias.numel() != mean.numel():
+        layers = [m for m in self.decoder.modules() if hasattr(m, "weight")]
+        output = layers[-1] if layers else None
+        if not isinstance(output, nn.Linear | TiedLinear) or output.bias.numel() != mean.numel():
             return
         value = mean.flatten()
         if isinstance(self.loss, BinaryCrossEntropyModule):
@@ -59,7 +60,7 @@ class AutoencoderModule(nn.Module):
         elif isinstance(self.loss, Linked):
             return
         with torch.no_grad():
-            layers[-1].bias.copy_(value)
+            output.bias.copy_(value)
 
     def levels(self) -> list[Level]:
         """Return the levels of the hourglass, input to output."""

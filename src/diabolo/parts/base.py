@@ -7,6 +7,7 @@ so ``GridSearchCV`` tunes ``corruption__fraction`` without this folder knowing s
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -38,30 +39,41 @@ class Part:
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set settings by name (``part__setting`` for nested ones) and check them."""
+        """Set settings by name (``part__setting`` for nested ones) and check them.
+
+        Raises
+        ------
+        InvalidParameterError
+            For an unknown name, or a value out of range; the part then stays as it was.
+        """
         known = [f.name for f in fields(self)]
-        for key, value in params.items():
-            head, _, rest = key.partition("__")
-            if head not in known:
-                raise InvalidParameterError(
-                    f"a setting of {type(self).__name__} must be a known name; got {key!r}. "
-                    + did_you_mean(head, known)
-                )
-            if rest:
-                getattr(self, head).set_params(**{rest: value})
-            else:
-                setattr(self, head, value)
-        self.validate()
+        before = {name: getattr(self, name) for name in known}
+        try:
+            for key, value in params.items():
+                head, _, rest = key.partition("__")
+                if head not in known or (rest and not isinstance(before[head], Part)):
+                    raise InvalidParameterError(
+                        f"a setting of {type(self).__name__} must be a known name; got {key!r}. "
+                        + (did_you_mean(head, known) if known else f"{self.name!r} has no settings.")
+                    )
+                if rest:
+                    getattr(self, head).set_params(**{rest: value})
+                else:
+                    setattr(self, head, value)
+            self.validate()
+        except InvalidParameterError:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"name": ..., setting: value, ...}``; None and defaults are left out."""
         out: dict[str, Any] = {"name": self.name}
         for f in fields(self):
-            value = getattr(self, f.name)
-            default = f.default if f.default_factory is MISSING else f.default_factory()
-            if value != default or f.default is MISSING:
-                out[f.name] = to_plain(value)
+            value = to_plain(getattr(self, f.name))
+            if f.default is MISSING or value != to_plain(f.default):
+                out[f.name] = value
         return out
 
     def __str__(self) -> str:
@@ -70,9 +82,11 @@ class Part:
 
 
 def to_plain(value: Any) -> Any:
-    """Return ``value`` with parts turned into dicts and tuples into lists: ready for JSON and TOML."""
+    """Return ``value`` ready for JSON and TOML: parts as dicts, tuples as lists, arrays as numbers."""
     if isinstance(value, Part):
         return value.to_dict()
+    if hasattr(value, "tolist"):
+        return value.tolist()
     if isinstance(value, (list, tuple)):
         return [to_plain(v) for v in value]
     return value
@@ -100,7 +114,7 @@ def from_dict(axis: type[PartType], what: str, data: dict[str, Any]) -> PartType
                 f"{what}.{key} must be a setting of {cls.name!r}; got {key!r}. "
                 + (did_you_mean(key, names) if names else f"{cls.name!r} has no settings.")
             )
-    return cls(**settings)
+    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
 
 
 def from_text(axis: type[PartType], what: str, text: str) -> PartType:
@@ -117,6 +131,10 @@ def from_text(axis: type[PartType], what: str, text: str) -> PartType:
         key, equals, value = item.partition("=")
         if not equals:
             key, value = (names[position] if position < len(names) else item), item
+        if key.strip() in settings:
+            raise InvalidParameterError(
+                f"every setting in {what}={text!r} must be given once; got {key.strip()!r} twice."
+            )
         settings[key.strip()] = _parse(value.strip())
     return from_dict(axis, what, {"name": cls.name, **settings})
 
@@ -165,20 +183,35 @@ def check_range(
     integer: bool = False,
     hint: str = "",
 ) -> None:
-    """Raise InvalidParameterError unless ``value`` is a number between ``low`` and ``high``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number and hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # numpy scalars
-        value, number = value.item(), True
-    kind = "an integer" if integer else "a number"
-    rule = kind
+    """Raise InvalidParameterError unless ``value`` is a finite number between ``low`` and ``high``."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # numpy scalars
+        value = value.item()
+    rule = "an integer" if integer else "a number"
     if low is not None:
         rule += f" {'>' if open_low else '>='} {low:g}"
     if high is not None:
         rule += f"{' and' if low is not None else ''} {'<' if open_high else '<='} {high:g}"
-    good = number and (not integer or float(value) == int(value) if number and value == value else False)  # type: ignore[arg-type, call-overload]
-    if good and low is not None:
-        good = value > low if open_low else value >= low  # type: ignore[operator]
-    if good and high is not None:
-        good = value < high if open_high else value <= high  # type: ignore[operator]
+    good = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+    if isinstance(value, (int, float)):
+        good = good and math.isfinite(value)
+        if low is not None:
+            good = good and (value > low if open_low else value >= low)
+        if high is not None:
+            good = good and (value < high if open_high else value <= high)
     if not good:
         raise InvalidParameterError(f"{what} must be {rule}; got {value!r}.{' ' + hint if hint else ''}")
+
+
+def check_flag(what: str, value: object) -> None:
+    """Raise InvalidParameterError unless ``value`` is True or False."""
+    if to_plain(value) is not True and to_plain(value) is not False:
+        raise InvalidParameterError(f"{what} must be True or False; got {value!r}.")
+
+
+def check_widths(what: str, values: object) -> None:
+    """Raise InvalidParameterError unless ``values`` is a sequence of integers >= 1."""
+    plain = to_plain(values)
+    if not isinstance(plain, list):
+        raise InvalidParameterError(f"{what} must be a sequence of integers >= 1; got {values!r}.")
+    for width in plain:
+        check_range(f"every number in {what}", width, low=1, integer=True)

@@ -19,7 +19,7 @@ class Corruption(Part):
     """Base of the corruptions. Abstract."""
 
     @abstractmethod
-    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return a corrupted copy of ``x`` (n, *shape); ``generator`` is the only source of chance."""
 
 
@@ -41,7 +41,7 @@ class GaussianNoise(Corruption):
         """Check the settings."""
         check_range("std of GaussianNoise", self.std, low=0, open_low=True)
 
-    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` plus noise."""
         return x + self.std * torch.empty_like(x).normal_(generator=generator)
 
@@ -66,7 +66,7 @@ class MaskingNoise(Corruption):
         """Check the settings."""
         check_range("fraction of MaskingNoise", self.fraction, low=0, high=1, open_low=True, open_high=True)
 
-    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` with some values zeroed."""
         return x * torch.empty_like(x).bernoulli_(1.0 - self.fraction, generator=generator)
 
@@ -91,12 +91,15 @@ class SaltAndPepper(Corruption):
     def validate(self) -> None:
         """Check the settings."""
         check_range("fraction of SaltAndPepper", self.fraction, low=0, high=1, open_low=True, open_high=True)
+        for name, value in (("low", self.low), ("high", self.high)):
+            if value is not None:
+                check_range(f"{name} of SaltAndPepper", value)
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise InvalidParameterError(
                 f"low of SaltAndPepper must be less than high; got low={self.low!r}, high={self.high!r}."
             )
 
-    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` with some values replaced."""
         low = x.amin() if self.low is None else torch.as_tensor(self.low, dtype=x.dtype, device=x.device)
         high = x.amax() if self.high is None else torch.as_tensor(self.high, dtype=x.dtype, device=x.device)
@@ -120,7 +123,7 @@ class Chain(Corruption):
 
     def __post_init__(self) -> None:
         if any(isinstance(step, dict) for step in self.steps):  # read back from a file
-            self.steps = [as_part(Corruption, "corruption", step) for step in self.steps]  # type: ignore[type-abstract]
+            self.steps = tuple(as_part(Corruption, "corruption", step) for step in self.steps)  # type: ignore[type-abstract]
         self.validate()
 
     def validate(self) -> None:
@@ -132,7 +135,7 @@ class Chain(Corruption):
         for step in self.steps:
             step.validate()
 
-    def __call__(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` after all steps."""
         for step in self.steps:
             x = step(x, generator)

@@ -71,13 +71,18 @@ def squared_jacobian_norm(encoder: nn.Module, latent: LatentModule, x: Tensor) -
     """
     with running_statistics(encoder, latent):
         steps = _dense_steps(encoder, latent)
-        if steps is not None:
-            return _of_stack(steps, x.flatten(1))
-        return _of_any(encoder, latent, x)
+        if steps is None:
+            return _of_any(encoder, latent, x)
+        rows = len(x)
+        if not torch.is_grad_enabled():  # nothing is kept for a backward pass: bound the memory
+            ends = steps[0].weight.shape[1], steps[-1].weight.shape[0]
+            widest = max(step.weight.shape[0] for step in steps)
+            rows = max(1, _CHUNK_VALUES // (min(ends) * widest))
+        return torch.cat([_of_stack(steps, part) for part in torch.split(x.flatten(1), rows)])
 
 
 def estimated_jacobian_norm(
-    encoder: nn.Module, latent: LatentModule, x: Tensor, n_probes: int, generator: torch.Generator | None
+    encoder: nn.Module, latent: LatentModule, x: Tensor, n_probes: int, generator: torch.Generator
 ) -> Tensor:
     r"""Return an unbiased estimate of the squared norm: the mean of :math:`\lVert v^\top J \rVert^2`.
 

@@ -283,7 +283,8 @@ class _Top(Latent):
         k = max(1, latent_dim // 10) if self.k is None else int(self.k)
         if k > latent_dim:
             raise IncompatiblePartsError(
-                f"k of {type(self).__name__} must be at most latent_dim={latent_dim}; got {k}. Lower k or widen the code."
+                f"k of {type(self).__name__} must be at most latent_dim={latent_dim}; got {k}. "
+                "Lower k or widen the code."
             )
         return k
 
@@ -328,43 +329,16 @@ class BatchTopK(_Top):
 
 
 # ----------------------------------------------------------------------------------------------------
-class _Jump(torch.autograd.Function):
-    """h * [h > t] with the straight-through derivative -t / b * [|h - t| < b / 2] for the threshold."""
+def jump(h: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`h\,[h > \theta]` and :math:`[h > \theta]` with straight-through derivatives for theta.
 
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, h: Tensor, threshold: Tensor, bandwidth: float
-    ) -> Tensor:
-        ctx.save_for_backward(h, threshold)
-        ctx.bandwidth = bandwidth  # type: ignore[attr-defined]
-        return h * (h > threshold)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (grad,) = grads
-        h, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
-        near = ((h - threshold).abs() < ctx.bandwidth / 2).to(h.dtype)  # type: ignore[attr-defined]
-        pull = -threshold / ctx.bandwidth * near * grad  # type: ignore[attr-defined]
-        return grad * (h > threshold), pull.sum_to_size(threshold.shape), None
-
-
-class _Count(torch.autograd.Function):
-    """[h > t] with the straight-through derivative -1 / b * [|h - t| < b / 2] for the threshold."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, h: Tensor, threshold: Tensor, bandwidth: float
-    ) -> Tensor:
-        ctx.save_for_backward(h, threshold)
-        ctx.bandwidth = bandwidth  # type: ignore[attr-defined]
-        return (h > threshold).to(h.dtype)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[None, Tensor, None]:
-        (grad,) = grads
-        h, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
-        near = ((h - threshold).abs() < ctx.bandwidth / 2).to(h.dtype)  # type: ignore[attr-defined]
-        return None, (-near / ctx.bandwidth * grad).sum_to_size(threshold.shape), None  # type: ignore[attr-defined]
+    These are :math:`-\tfrac{\theta}{b} K` and :math:`-\tfrac{1}{b} K`, with K = 1 where
+    :math:`|h - \theta| < b / 2` (Rajamanoharan et al. 2024, equations 11 and 12).
+    """
+    passes = (h > threshold).to(h.dtype)
+    window = ((h - threshold).abs() < bandwidth / 2).to(h.dtype) / bandwidth
+    pull = window * (threshold - threshold.detach())  # nothing in value, the window in derivative
+    return h * passes - threshold.detach() * pull, passes - pull
 
 
 class _JumpReLU(LatentModule):
@@ -375,15 +349,15 @@ class _JumpReLU(LatentModule):
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
         threshold = torch.exp(self.log_threshold).view(1, -1, *[1] * (h.ndim - 2))
-        z: Tensor = _Jump.apply(h, threshold, self.bandwidth)  # type: ignore[no-untyped-call]
-        active: Tensor = _Count.apply(h, threshold, self.bandwidth)  # type: ignore[no-untyped-call]
+        z, active = jump(h, threshold, self.bandwidth)
         return Code(z, z, h, count=active.flatten(1).sum(1))
 
 
 @dataclass
 class JumpReLU(Latent):
-    r"""Keeps a unit where it exceeds its own learned threshold: :math:`z = h\,[h > \theta]` (Rajamanoharan 2024).
+    r"""Keeps a unit where it exceeds its own learned threshold: :math:`z = h\,[h > \theta]`.
 
+    See Rajamanoharan et al. (2024).
     The thresholds learn through straight-through derivatives; the penalty "l0" sets how many units
     stay active.
 

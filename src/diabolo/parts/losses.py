@@ -156,7 +156,7 @@ class BinaryCrossEntropy(Loss):
 
 
 class _Gaussian(LossModule):
-    # exp(-12) of the scaled variance: below it float32 residuals are rounding
+    # exp(-12) of the scaled variance: where it is learned, float32 residuals below it are rounding
     _LEAST = -12.0
 
     def __init__(self, variance: float | None) -> None:
@@ -169,7 +169,9 @@ class _Gaussian(LossModule):
             self.register_buffer("log_variance", start)
 
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
-        log_variance = self.log_variance.clamp(min=self._LEAST)
+        log_variance = self.log_variance
+        if isinstance(log_variance, nn.Parameter):
+            log_variance = log_variance.clamp(min=self._LEAST)
         squares = per_sample((raw - target).square())
         size = target[0].numel()
         return 0.5 * (squares * torch.exp(-log_variance) + size * (log_variance + math.log(2 * math.pi)))

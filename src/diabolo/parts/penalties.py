@@ -179,7 +179,8 @@ class Contractive(_Weighted):
 
     Exact for any encoder by the cheapest exact route (see ``diabolo.parts.jacobian``), or an
     unbiased estimate from random projections (Rifai et al. 2011; taken at the input the encoder
-    gets, corrupted if there is a corruption). With untied weights the decoder can undo it by
+    gets, corrupted if there is a corruption). Without a generator there is nothing to draw from, and
+    the value is exact. With untied weights the decoder can undo it by
     growing: tie them.
 
     Parameters
@@ -204,22 +205,15 @@ class Contractive(_Weighted):
         check_range("n_probes of Contractive", self.n_probes, low=1, integer=True)
         if self.method == "exact" and self.n_probes != 1:
             raise IncompatiblePartsError(
-                f"n_probes of Contractive must be 1 with method='exact'; got {self.n_probes}. Set method='estimate'."
-            )
-
-    def check_fits(self, latent: Latent, latent_activation: str | None) -> None:
-        """Refuse latents whose straight-through derivative is not the Jacobian's."""
-        if isinstance(latent, JumpReLU):
-            raise IncompatiblePartsError(
-                "penalty 'contractive' must go with a latent that can be differentiated twice; got latent='jumprelu'. "
-                "Use latent='topk'."
+                f"n_probes of Contractive must be 1 with method='exact'; got {self.n_probes}. "
+                "Set method='estimate'."
             )
 
     def __call__(
         self, encoder: nn.Module, latent: LatentModule, passed: ForwardPass, generator: torch.Generator | None
     ) -> Tensor:
         """Return the squared norms, (n,)."""
-        if self.method == "estimate":
+        if self.method == "estimate" and generator is not None:
             return estimated_jacobian_norm(encoder, latent, passed.seen, self.n_probes, generator)
         return squared_jacobian_norm(encoder, latent, passed.seen)
 
@@ -264,7 +258,8 @@ class PosteriorKL(Penalty):
         """Refuse latents without a posterior."""
         if not isinstance(latent, GaussianPosterior):
             raise IncompatiblePartsError(
-                f"penalty 'posterior_kl' must go with latent='gaussian'; got latent={latent.name!r}."
+                f"penalty 'posterior_kl' must go with latent='gaussian'; got latent={latent.name!r}. "
+                "Set latent='gaussian' or leave the penalty out."
             )
 
     def __call__(

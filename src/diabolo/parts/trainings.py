@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diabolo.parts.base import Part, check_range
+from diabolo.parts.base import Part, check_flag, check_range
 
 
 @dataclass
@@ -48,3 +48,5 @@ class LayerWise(Training):
         """Check the settings."""
         if self.epochs is not None:
             check_range("epochs of LayerWise", self.epochs, low=1, integer=True)
+        check_flag("corrupt of LayerWise", self.corrupt)
+        check_flag("penalize of LayerWise", self.penalize)

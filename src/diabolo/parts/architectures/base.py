@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
-from diabolo.errors import InvalidParameterError
 from diabolo.names import check_name
 from diabolo.parts.activations import Activate, activation
-from diabolo.parts.base import Part
+from diabolo.parts.base import Part, check_range
 
 NORMS = ("batch", "layer")
 INITIALISATIONS = ("auto", "he", "xavier", "sparse")
@@ -78,7 +77,7 @@ class SeededDropout(nn.Module):
     """Dropout that draws from its own generator, never from torch's global one.
 
     While training a unit is zeroed with probability ``share`` and the others are scaled by
-    ``1 / (1 - share)``; otherwise nothing happens.
+    ``1 / (1 - share)``; otherwise, or without a generator, nothing happens.
     """
 
     def __init__(self, share: float) -> None:
@@ -88,7 +87,7 @@ class SeededDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop units, any shape."""
-        if not self.training or self.share == 0.0:
+        if not self.training or self.generator is None:
             return x
         keep = torch.empty_like(x).bernoulli_(1.0 - self.share, generator=self.generator)
         return x * keep / (1.0 - self.share)
@@ -118,8 +117,7 @@ def validate_common(norm: str | None, dropout: float, init: str, activation_name
     if norm is not None:
         check_name("norm", norm, NORMS)
     check_name("init", init, INITIALISATIONS)
-    if not 0.0 <= dropout < 1.0:
-        raise InvalidParameterError(f"dropout must be a number >= 0 and < 1; got {dropout!r}.")
+    check_range("dropout", dropout, low=0, high=1, open_high=True)
 
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -149,7 +147,8 @@ def initialise(
             continue
         with torch.no_grad():
             if rule == "sparse":
-                _sparse_(weight, generator)
+                # a transposed convolution's weight is (in, out, *kernel)
+                _sparse_(weight.transpose(0, 1) if _is_transposed(module) else weight, generator)
             elif rule == "he" or (rule == "auto" and gain is not None):
                 fan_in = weight[0].numel() if not _is_transposed(module) else _transposed_fan_in(module)
                 weight.normal_(0.0, (gain or 1.0) / fan_in**0.5, generator=generator)
@@ -177,12 +176,14 @@ def _transposed_fan_in(module: nn.Module) -> float:
 
 
 def _sparse_(weight: Tensor, generator: torch.Generator, incoming: int = 15) -> None:
-    flat = weight.reshape(weight.shape[0], -1)
-    flat.normal_(0.0, 1.0 / min(incoming, flat.shape[1]) ** 0.5, generator=generator)
-    if flat.shape[1] > incoming:
+    size = weight.shape.numel() // weight.shape[0]
+    flat = torch.empty(weight.shape[0], size, dtype=weight.dtype)
+    flat.normal_(0.0, 1.0 / min(incoming, size) ** 0.5, generator=generator)
+    if size > incoming:
         noise = torch.rand(flat.shape, generator=generator, dtype=torch.float64)
         keep = noise.topk(incoming, dim=1).indices
         flat.mul_(torch.zeros_like(flat).scatter_(1, keep, 1.0))
+    weight.copy_(flat.view(weight.shape))
 
 
 def hidden_tail(

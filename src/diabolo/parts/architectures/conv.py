@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from diabolo.parts.architectures.base import (
     uninitialised,
     validate_common,
 )
-from diabolo.parts.base import check_range
+from diabolo.parts.base import check_range, check_widths
 
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -89,12 +90,11 @@ class Conv(Architecture):
 
     def validate(self) -> None:
         """Check the settings."""
+        check_widths("channels", self.channels)
         if not len(self.channels):
             raise InvalidParameterError(
                 "channels must be at least one number; got (). Use architecture='dense'."
             )
-        for width in self.channels:
-            check_range("every number in channels", width, low=1, integer=True)
         if self.n_dims is not None:
             check_range("n_dims of Conv", self.n_dims, low=1, high=3, integer=True)
         check_range("kernel_size", self.kernel_size, low=1, integer=True)
@@ -118,8 +118,8 @@ class Conv(Architecture):
         n_dims = self.n_dims or {1: 1, 2: 2, 3: 2, 4: 3}.get(len(shape), 0)
         if len(shape) not in (n_dims, n_dims + 1) or n_dims == 0:
             raise IncompatiblePartsError(
-                f"a sample must have {n_dims or '1 to 3'} extents, or one more for its channels; got shape {shape}. "
-                "Set n_dims of Conv, or use architecture='dense'."
+                f"a sample must have {n_dims or '1 to 3'} extents, or one more for its channels; "
+                f"got shape {shape}. Set n_dims of Conv, or use architecture='dense'."
             )
         one_channel = len(shape) == n_dims
         stored = (1, *shape) if one_channel else tuple(shape)
@@ -129,7 +129,7 @@ class Conv(Architecture):
             extents.append(tuple(-(-n // 2) for n in extents[-1]))
         hidden: list[nn.Module] = []
         encoder: list[nn.Module] = [nn.Unflatten(1, stored[:2])] if one_channel else []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             convolution = self._convolution(n_dims, a, b, stride=2 if self.down == "stride" else 1)
             hidden.append(convolution)
             encoder += [convolution, *hidden_tail(b, self.norm, self.activation, self.dropout, n_dims)]
@@ -159,9 +159,10 @@ class Conv(Architecture):
         )
 
     def _convolution(self, n_dims: int, a: int, b: int, stride: int = 1) -> nn.Module:
-        return uninitialised(
+        convolution: nn.Module = uninitialised(
             _CONV[n_dims], a, b, self.kernel_size, stride=stride, padding=self.kernel_size // 2
         )
+        return convolution
 
     def _code(
         self, width: int, extents: tuple[int, ...], latent_dim: int, parameters_per_unit: int, n_dims: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -20,7 +21,7 @@ from diabolo.parts.architectures.base import (
     uninitialised,
     validate_common,
 )
-from diabolo.parts.base import check_range
+from diabolo.parts.base import check_flag, check_widths
 
 
 @dataclass
@@ -58,9 +59,14 @@ class Dense(Architecture):
 
     def validate(self) -> None:
         """Check the settings."""
-        for width in self.hidden_dims:
-            check_range("every width in hidden_dims", width, low=1, integer=True)
+        check_widths("hidden_dims", self.hidden_dims)
         validate_common(self.norm, self.dropout, self.init, self.activation)
+        check_flag("tied_weights", self.tied_weights)
+        if self.norm == "layer" and any(int(width) == 1 for width in self.hidden_dims):
+            raise IncompatiblePartsError(
+                "norm must not be 'layer' with a hidden layer of width 1, which it makes constant; got "
+                f"hidden_dims={tuple(self.hidden_dims)!r}. Use norm='batch' or a wider layer."
+            )
 
     def build(
         self,
@@ -72,21 +78,21 @@ class Dense(Architecture):
         """Build the two halves; images are flattened on the way in and restored on the way out."""
         if self.tied_weights and parameters_per_unit != 1:
             raise IncompatiblePartsError(
-                "tied_weights must be False for a latent with several parameters per unit (gaussian); got True. "
-                "Untie the weights or choose another latent."
+                "tied_weights must be False for a latent with several parameters per unit (gaussian); "
+                "got True. Untie the weights or choose another latent."
             )
         n_features = 1
         for extent in shape:
             n_features *= extent
         widths = [n_features, *(int(w) for w in self.hidden_dims)]
-        down = [uninitialised(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        down = [uninitialised(nn.Linear, a, b) for a, b in pairwise(widths)]
         down.append(uninitialised(nn.Linear, widths[-1], parameters_per_unit * latent_dim))
         hidden = down[:-1]
         if self.tied_weights:
             up: list[nn.Module] = [TiedLinear(layer) for layer in reversed(down)]
         else:
             sizes = [latent_dim, *reversed(widths)]
-            up = [uninitialised(nn.Linear, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+            up = [uninitialised(nn.Linear, a, b) for a, b in pairwise(sizes)]
         initialise([*hidden, *up[:-1]], self.init, self.activation, generator)
         initialise([down[-1], up[-1]], self.init, "linear", generator)
 
