@@ -44,7 +44,7 @@ class Parameters:
     activation: str | None = _option(
         None,
         "Non-linearity of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, selu, "
-        "softplus or linear. None: relu.",
+        "softplus or linear. None: silu.",
     )
     latent_activation: str | None = _option(
         None, "Non-linearity of the code. None: linear, or what the latent part asks for."
@@ -57,7 +57,9 @@ class Parameters:
         "What a reconstruction costs: squared_error, gaussian (likelihood in nats, variance learned or "
         "fixed), binary_cross_entropy, absolute, huber.",
     )
-    learning_rate: float = _option(1e-3, "Peak step size of the optimizer, > 0.")
+    learning_rate: float | None = _option(
+        None, "Peak step size of the optimizer, > 0. None: 0.01 for muon, 0.002 for adam."
+    )
     # shape
     architecture: str | Architecture = _option("dense", "dense or conv, or a part.")
     depth: int | None = _option(
@@ -94,13 +96,16 @@ class Parameters:
     training: str | Training = _option(
         "end_to_end", "end_to_end, or layerwise (greedy pretraining, then fine-tuning)."
     )
-    batch_size: int | None = _option(None, "Rows per step, >= 1. None: 128, or less for few rows.")
+    batch_size: int | None = _option(
+        None, "Rows per step, >= 1. None: about the square root of the rows, a power of two from 16 to 1024."
+    )
     epochs: int | None = _option(
-        None, "Passes over the training rows, >= 1. None: enough for about 12,000 steps, between 20 and 200."
+        None, "Passes over the training rows, >= 1. None: enough for about 6,000 steps, between 20 and 100."
     )
     optimizer: str = _option(
-        "adam",
-        "adam, or muon: orthogonalised steps for the matrices (slower per step, far fewer steps for deep nets).",
+        "muon",
+        "muon: orthogonalised steps for the matrices, Adam's for the rest (slower per step, far fewer steps); "
+        "or adam.",
     )
     schedule: str = _option(
         "cosine", "Course of the learning rate: constant, cosine (with a short warm-up), plateau."

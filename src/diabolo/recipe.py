@@ -7,6 +7,7 @@ where parts are checked against each other. ``Recipe.to_toml`` can be read back 
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -44,9 +45,10 @@ from diabolo.parts.losses import Linked
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
 SCHEDULES = ("constant", "cosine", "plateau")
 OPTIMIZERS = ("adam", "muon")
+_RATES = {"adam": 2e-3, "muon": 1e-2}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-_STEPS = 12_000  # how many steps the default number of epochs aims at
+_STEPS = 6_000  # how many steps the default number of epochs aims at
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def resolve(
     latent = as_part(Latent, "latent", p.latent)  # type: ignore[type-abstract]
     loss = as_part(Loss, "loss", p.loss)  # type: ignore[type-abstract]
     penalties = as_penalties(p.penalty)
-    training = as_part(Training, "training", p.training)  # type: ignore[type-abstract]
+    training = as_part(Training, "training", p.training)
     latent_dim = _latent_dim(p, prod(shape), latent, penalties)
     architecture = _architecture(p, prod(shape), latent_dim, default_depth)
     if p.latent_activation is not None:
@@ -212,7 +214,7 @@ def resolve(
     if isinstance(training, LayerWise):
         _check_layerwise(architecture)
     _check_training(p)
-    batch_size = min(p.batch_size or 128, n_rows)
+    batch_size = min(p.batch_size or default_batch_size(n_rows), n_rows)
     steps_per_epoch = max(1, n_rows // batch_size)
     return Recipe(
         architecture=architecture,
@@ -226,10 +228,10 @@ def resolve(
         scaling=scaling,
         training=training,
         input_shape=tuple(shape),
-        learning_rate=float(p.learning_rate),
+        learning_rate=float(_RATES[p.optimizer] if p.learning_rate is None else p.learning_rate),
         optimizer=p.optimizer,
         batch_size=batch_size,
-        epochs=p.epochs or min(200, max(20, round(_STEPS / steps_per_epoch))),
+        epochs=p.epochs or min(100, max(20, round(_STEPS / steps_per_epoch))),
         schedule=p.schedule,
         weight_decay=float(p.weight_decay),
         clip_norm=p.clip_norm,
@@ -249,18 +251,27 @@ def _latent_dim(p: Parameters, n_features: int, latent: Latent, penalties: tuple
 
 
 def hidden_widths(n_features: int, latent_dim: int, depth: int) -> tuple[int, ...]:
-    """Return the default widths: a power of two from the features, halved by each layer.
+    """Return the default widths: the greatest power of two within the features (64 to 1024), halved by each layer.
 
     No layer is narrower than twice the code, so that the code stays the bottleneck.
 
     >>> hidden_widths(784, 30, 3)
-    (1024, 512, 256)
+    (512, 256, 128)
     >>> hidden_widths(30, 10, 2)
     (64, 32)
     """
-    first = min(1024, max(64, 1 << (n_features - 1).bit_length()))
+    first = min(1024, max(64, 1 << (n_features.bit_length() - 1)))
     least = min(first, 1 << (2 * latent_dim - 1).bit_length())
     return tuple(max(first >> i, least) for i in range(depth))
+
+
+def default_batch_size(n_rows: int) -> int:
+    """Return the power of two nearest to the square root of the rows, from 16 to 1024.
+
+    >>> [default_batch_size(n) for n in (100, 1500, 60_000, 10_000_000)]
+    [16, 32, 256, 1024]
+    """
+    return int(min(1024, max(16, 2 ** round(math.log2(max(n_rows, 1)) / 2))))
 
 
 def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth: int | None) -> Architecture:
@@ -301,7 +312,7 @@ def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth
                 f"depth must equal the number of {which} where both are given; got depth={p.depth} and "
                 f"{which}={widths!r}. Leave depth out."
             )
-    common: dict[str, Any] = {"activation": p.activation or "relu", "norm": p.norm, "dropout": p.dropout}
+    common: dict[str, Any] = {"activation": p.activation or "silu", "norm": p.norm, "dropout": p.dropout}
     if kind == Dense.name:
         chosen = hidden_widths(n_features, latent_dim, depth) if widths is None else tuple(widths)
         return Dense(hidden_dims=chosen, tied_weights=bool(p.tied_weights), **common)
@@ -332,7 +343,8 @@ def _check_layerwise(architecture: Architecture) -> None:
 
 
 def _check_training(p: Parameters) -> None:
-    check_range("learning_rate", p.learning_rate, low=0, open_low=True)
+    if p.learning_rate is not None:
+        check_range("learning_rate", p.learning_rate, low=0, open_low=True)
     check_name("optimizer", p.optimizer, OPTIMIZERS)
     check_name("schedule", p.schedule, SCHEDULES)
     check_range("weight_decay", p.weight_decay, low=0)
