@@ -17,9 +17,10 @@ def main() -> None:
     model = VariationalAutoencoder(latent_dim=10, epochs=EPOCHS, random_state=0).fit(images)
     digits = model.sample(SIDE * SIDE, random_state=0).clip(0, 1)
 
-    sheet = digits.reshape(SIDE, SIDE, 8, 8).transpose(0, 2, 1, 3).reshape(SIDE * 8, SIDE * 8)
+    tiles = np.pad(digits, ((0, 0), (1, 1), (1, 1))).reshape(SIDE, SIDE, 10, 10)
+    sheet = tiles.transpose(0, 2, 1, 3).reshape(SIDE * 10, SIDE * 10)
     picture = Image.fromarray(np.uint8(255 * (1 - sheet)))
-    picture.resize((640, 640), Image.Resampling.NEAREST).save("samples.png")
+    picture.resize((800, 800), Image.Resampling.NEAREST).save("samples.png")
     print(f"{len(digits)} new digits are in samples.png")
 
 
