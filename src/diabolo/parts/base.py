@@ -24,6 +24,16 @@ class Part:
     name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        self._settle()
+
+    def _settle(self) -> None:
+        """Turn lists and arrays into tuples, so that equal settings compare equal, and check."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                setattr(self, f.name, tuple(value))
+            elif getattr(value, "ndim", 0) == 1:
+                setattr(self, f.name, tuple(value.tolist()))
         self.validate()
 
     def validate(self) -> None:
@@ -60,7 +70,7 @@ class Part:
                     getattr(self, head).set_params(**{rest: value})
                 else:
                     setattr(self, head, value)
-            self.validate()
+            self._settle()
         except InvalidParameterError:
             for name, value in before.items():
                 setattr(self, name, value)
@@ -114,7 +124,7 @@ def from_dict(axis: type[PartType], what: str, data: dict[str, Any]) -> PartType
                 f"{what}.{key} must be a setting of {cls.name!r}; got {key!r}. "
                 + (did_you_mean(key, names) if names else f"{cls.name!r} has no settings.")
             )
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
+    return cls(**settings)
 
 
 def from_text(axis: type[PartType], what: str, text: str) -> PartType:

@@ -122,13 +122,17 @@ class Chain(Corruption):
     steps: Sequence[Corruption] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        if any(isinstance(step, dict) for step in self.steps):  # read back from a file
-            self.steps = tuple(as_part(Corruption, "corruption", step) for step in self.steps)  # type: ignore[type-abstract]
-        self.validate()
+        if isinstance(self.steps, list | tuple):  # texts, or dicts read back from a file
+            self.steps = tuple(
+                as_part(Corruption, "corruption", s) if isinstance(s, dict | str) else s  # type: ignore[type-abstract]
+                for s in self.steps
+            )
+        super().__post_init__()
 
     def validate(self) -> None:
         """Check the settings."""
-        if not self.steps or not all(isinstance(step, Corruption) for step in self.steps):
+        good = isinstance(self.steps, tuple) and all(isinstance(step, Corruption) for step in self.steps)
+        if not good or not self.steps:
             raise InvalidParameterError(
                 f"steps of Chain must be corruptions, at least one; got {self.steps!r}."
             )

@@ -6,7 +6,7 @@ Three exact routes, the cheapest for the encoder at hand being chosen:
 2. a stack of linear maps and element-wise activations: the product of the layers' Jacobians, from
    the narrower end; the widest factor is never multiplied out, because
    :math:`\lVert M W \rVert^2 = \langle M (W W^\top), M \rangle`;
-3. any other encoder: reverse-mode rows or forward-mode columns, whichever are fewer, in chunks.
+3. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
 
 Batch normalisation enters with its running statistics and dropout not at all: the Jacobian is that
 of the function which ``transform`` computes, and samples do not depend on each other.
@@ -198,18 +198,14 @@ def _of_any(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:
                 total = total + jacobian.flatten(2).square().sum((0, 2))
             return total
 
-        def encode(inputs: Tensor) -> Tensor:
-            mean: Tensor = latent(encoder(inputs)).mean
-            return mean
-
-        def column(direction: Tensor) -> Tensor:
-            tangent = direction.reshape(1, *x.shape[1:]).expand_as(x)
-            derivative: Tensor = torch.func.jvp(encode, (x,), (tangent,))[1]
-            return derivative
-
+        # Columns by differentiating the rows' map u -> u J, which is linear, in u. Not torch.func.jvp:
+        # its first call costs a second of imports and a DeprecationWarning (torch 2.13).
+        rows_of = torch.zeros_like(z).requires_grad_()
+        (combined,) = torch.autograd.grad(z, x, rows_of, create_graph=True)
         for columns in torch.split(torch.eye(n_input, dtype=x.dtype, device=x.device), chunk):
-            with warnings.catch_warnings():  # torch's own forward mode calls what torch deprecates
-                warnings.simplefilter("ignore", DeprecationWarning)
-                derivatives = torch.func.vmap(column)(columns)
+            seeds = columns.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+            (derivatives,) = torch.autograd.grad(
+                combined, rows_of, seeds, create_graph=keep, retain_graph=True, is_grads_batched=True
+            )
             total = total + derivatives.flatten(2).square().sum((0, 2))
-        return total if keep else total.detach()
+        return total
