@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,18 +37,21 @@ def write_model(
         Where the place cannot be written.
     """
     target = Path(path)
-    text = json.dumps({"format": FORMAT, "version": VERSION, **header})
+    text = json.dumps({"format": FORMAT, "version": VERSION, **header}, default=_plain)
     aside = ""
     try:
         handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or ".")
         os.close(handle)
-        contents = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+        contents = {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in tensors.items()
+        }
         save_file(contents, aside, metadata={_KEY: text})
         with Path(aside).open("rb+") as file:
             os.fsync(file.fileno())
         Path(aside).chmod(0o666 & ~_umask())
         Path(aside).replace(target)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a null byte in the path
         raise ModelFileError(
             f"the model file must be in a place that can be written; got {str(target)!r} ({_reason(error)}). "
             "Choose another folder or make room."
@@ -68,9 +72,9 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         For a file that is missing, damaged, foreign or of a later version.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ModelFileError(f"the model file must exist; got {str(source)!r}. Check the path.")
     try:
+        if not source.is_file():
+            raise ModelFileError(f"the model file must exist; got {str(source)!r}. Check the path.")
         with safe_open(str(source), framework="pt") as file:
             metadata = file.metadata() or {}
             if _KEY not in metadata:
@@ -84,8 +88,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(
-            f"{str(source)!r} must be a whole diabolo model file; got one that cannot be read ({_reason(error)}). "
-            "Use a file written by save(); if it was copied, copy it again."
+            f"{str(source)!r} must be a whole diabolo model file; got one that cannot be read "
+            f"({_reason(error)}). Use a file written by save(); if it was copied, copy it again."
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(
@@ -93,9 +97,17 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         )
     if header.get("version") != VERSION:
         raise ModelFileError(
-            f"the version of {str(source)!r} must be {VERSION}; got {header.get('version')!r}. Update diabolo."
+            f"the version of {str(source)!r} must be {VERSION}; got {header.get('version')!r}. "
+            "Update diabolo."
         )
     return header, tensors
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy numbers and arrays as Python's own: grids hand them over as settings."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a setting must be plain to be written down; got {value!r}")
 
 
 def _umask() -> int:

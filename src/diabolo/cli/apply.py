@@ -78,7 +78,7 @@ def decode(out: Output, model: ModelFile, codes: CodesName, output: SamplesFile)
 
     rows = load(codes).X
     samples = estimator.inverse_transform(rows.reshape(len(rows), -1))
-    _write(out, output, samples, "samples decoded")
+    _write(out, output, samples.reshape(-1, *estimator.sample_shape_), "samples decoded")
 
 
 def reconstruct(
@@ -114,7 +114,8 @@ def sample(
     output = check_place(output, _SAMPLES)
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
-    _write(out, output, estimator.sample(n, random_state=random_state), "new samples")
+    drawn = estimator.sample(n, random_state=random_state).reshape(-1, *estimator.sample_shape_)
+    _write(out, output, drawn, "new samples")
 
 
 def _write(out: Output, path: Path, samples: Array, what: str, names: tuple[str, ...] | None = None) -> None:

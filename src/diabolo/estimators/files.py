@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from importlib import import_module
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -17,10 +18,22 @@ from diabolo.estimators.autoencoder import PARAMETERS, Autoencoder
 from diabolo.estimators.generation import CodeDensity
 from diabolo.estimators.scaling import Scaler
 from diabolo.kinds import BY_ESTIMATOR
-from diabolo.parts import Architecture, Corruption, Latent, Loss, Penalty, Training, as_part
+from diabolo.names import check_name
+from diabolo.parts import (
+    Architecture,
+    Conv,
+    Corruption,
+    Dense,
+    Latent,
+    Loss,
+    Penalty,
+    Training,
+    as_part,
+    check_range,
+)
 from diabolo.parts.base import to_plain
 from diabolo.persistence import read_model
-from diabolo.recipe import Recipe
+from diabolo.recipe import DEVICES, OPTIMIZERS, SCALINGS, SCHEDULES, Recipe
 from diabolo.training import History
 
 _AXES: dict[str, Any] = {
@@ -36,18 +49,18 @@ _DENSITY = [f.name for f in fields(CodeDensity)]
 
 def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return header and tensors of a fitted estimator."""
-    params = {name: to_plain(getattr(estimator, name)) for name in PARAMETERS}
+    params = {name: getattr(estimator, name) for name in PARAMETERS}
     if not isinstance(params["random_state"], (int, np.integer, type(None))):
         params["random_state"] = None  # a generator object; the seed drawn from it is in the recipe
     header = {
         "estimator": type(estimator).__name__,
-        "params": {
-            key: value.item() if isinstance(value, np.generic) else value for key, value in params.items()
-        },
+        "params": {name: to_plain(value) for name, value in params.items()},
+        "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
         "recipe": estimator.recipe_.to_dict(),
         "history": estimator.history_.to_dict(),
         "scaling": estimator._scaler.kind,
         "sample_shape": list(estimator.sample_shape_),
+        "row_shape": list(estimator._row_shape),
         "feature_names": [str(n) for n in estimator.feature_names_in_]
         if hasattr(estimator, "feature_names_in_")
         else None,
@@ -65,25 +78,37 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def load(path: str | os.PathLike[str]) -> Autoencoder:
+def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoencoder:
     """Read an estimator that ``save`` wrote.
 
     Nothing is unpickled and no code in the file is run: the header names known classes and settings,
     which are checked like a user's, and every tensor has to have the shape that follows from them.
 
+    Parameters
+    ----------
+    path : str or path
+    device : {"auto", "cpu", "cuda", "mps"}, optional
+        Where the network goes. None: what the estimator's own parameter says.
+
     Raises
     ------
     ModelFileError
         For a file that is missing, damaged, foreign, hostile or of a later version.
+    InvalidParameterError
+        Where this machine has no such device.
     """
     header, tensors = read_model(path)
     try:
-        return _unpack(header, tensors)
+        estimator = _unpack(header, tensors)
+        if device is not None:
+            estimator.device = device
+        check_name("device", estimator.device, DEVICES)
     except (
         DiaboloError,
         LookupError,
         TypeError,
         ValueError,
+        ArithmeticError,
         AttributeError,
         RuntimeError,
         MemoryError,
@@ -92,53 +117,65 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
             f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
             f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
         ) from error
+    estimator.module_.to(estimator._device)
+    return estimator
 
 
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
+    estimator = _unfitted(header)
+    recipe = Recipe.from_dict(header["recipe"])
+    _check_recipe(recipe)
+    shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))
+    n_features = prod(shape)
+    if recipe.input_shape != shape or row_shape not in (shape, (n_features,)):
+        raise ValueError(f"samples of {recipe.input_shape}, {shape} and {row_shape} at once")
+    weights = {
+        key.removeprefix("module."): value for key, value in tensors.items() if key.startswith("module.")
+    }
+    _check_size(recipe, sum(value.numel() for value in weights.values()))
+    module = recipe.build(None)
+    expected = {f"module.{key}": (tuple(v.shape), v.dtype) for key, v in module.state_dict().items()}
+    expected |= dict.fromkeys(("scaler.offset", "scaler.scale", "mean"), ((n_features,), torch.float64))
+    estimator.recipe_ = recipe
+    estimator.module_ = module.eval()
+    density = {} if estimator._has_prior else _density_shapes(tensors, estimator._n_features_out)
+    _check_tensors(tensors, expected | density)
+    module.load_state_dict(weights)
+    estimator.history_ = _history(header["history"])
+    estimator.sample_shape_, estimator._row_shape = shape, row_shape
+    estimator.n_features_in_ = n_features
+    estimator.n_parameters_ = sum(w.numel() for w in module.parameters())
+    if header["scaling"] is not None:
+        check_name("scaling", header["scaling"], SCALINGS)
+    scale = tensors["scaler.scale"].numpy()
+    if not (scale > 0).all():
+        raise ValueError("scaler.scale is not positive")
+    estimator._scaler = Scaler(header["scaling"], tensors["scaler.offset"].numpy(), scale)
+    estimator._mean = tensors["mean"].numpy()
+    estimator._codes = None
+    if header["feature_names"] is not None:
+        names = np.array([_text(name) for name in header["feature_names"]], dtype=object)
+        if len(names) != n_features:
+            raise ValueError(f"{len(names)} feature names for {n_features} features")
+        estimator.feature_names_in_ = names
+    if density:
+        estimator._density = CodeDensity(**{key: tensors[f"density.{key}"].numpy() for key in _DENSITY})
+        if not ((estimator._density.weights >= 0).all() and estimator._density.weights.sum() > 0):
+            raise ValueError("density.weights are no shares")
+    return estimator
+
+
+def _unfitted(header: dict[str, Any]) -> Autoencoder:
+    """Return the estimator that the header names, with its parameters."""
     name = header["estimator"]
     if name not in BY_ESTIMATOR:
         raise ValueError(f"unknown estimator {name!r}")
     params = dict(header["params"])
     for key, axis in _AXES.items():
         params[key] = _revived(axis, key, params.get(key))
+    for key in header["tuples"]:
+        params[key] = tuple(params[key])
     estimator: Autoencoder = getattr(import_module("diabolo.estimators"), name)(**params)
-    recipe = Recipe.from_dict(header["recipe"])
-    shape = tuple(int(extent) for extent in header["sample_shape"])
-    n_features = prod(shape)
-    for key in ("scaler.offset", "scaler.scale", "mean"):
-        if tensors[key].shape != (n_features,):
-            raise ValueError(f"{key} has the shape {tuple(tensors[key].shape)}, not ({n_features},)")
-    for key, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{key} holds NaN or inf")
-    if recipe.input_shape != shape:
-        raise ValueError(f"the recipe is for samples of {recipe.input_shape}, the file for {shape}")
-    weights = {
-        key.removeprefix("module."): value for key, value in tensors.items() if key.startswith("module.")
-    }
-    _check_size(recipe, sum(value.numel() for value in weights.values()))
-    module = recipe.build(None)
-    module.load_state_dict(weights)
-    estimator.module_ = module.eval().to(estimator._device)
-    estimator.recipe_ = recipe
-    estimator.history_ = History.from_dict(header["history"])
-    estimator.sample_shape_ = shape
-    estimator.n_features_in_ = n_features
-    estimator.n_parameters_ = sum(w.numel() for w in module.parameters())
-    estimator._scaler = Scaler(
-        header["scaling"], tensors["scaler.offset"].numpy(), tensors["scaler.scale"].numpy()
-    )
-    estimator._mean = tensors["mean"].numpy()
-    estimator._codes = None
-    if header["feature_names"] is not None:
-        names = np.array([str(n) for n in header["feature_names"]], dtype=object)
-        if len(names) != n_features:
-            raise ValueError(f"{len(names)} feature names for {n_features} features")
-        estimator.feature_names_in_ = names
-    if not estimator._has_prior:
-        estimator._density = CodeDensity(**{key: tensors[f"density.{key}"].numpy() for key in _DENSITY})
-        if estimator._density.means.shape[1:] != (estimator._n_features_out,):
-            raise ValueError("the density of the codes has another width than the codes")
     return estimator
 
 
@@ -150,10 +187,73 @@ def _revived(axis: Any, key: str, value: Any) -> Any:
     return value
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(n) is int and n >= 1 for n in value):
+        raise ValueError(f"{value!r} is no shape")
+    return tuple(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _history(data: dict[str, Any]) -> History:
+    history = History.from_dict(data)
+    rows, events = history.rows, history.events
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TypeError("the history's rows are no rows")
+    if not isinstance(events, list) or type(history.best_epoch) is not int:
+        raise TypeError("the history's events or best epoch are none")
+    _text(history.stopped_by), _text(history.engine)
+    return history
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Raise where a setting that training would go on with is out of its range."""
+    for key in ("latent_dim", "batch_size", "epochs"):
+        check_range(key, getattr(recipe, key), low=1, integer=True)
+    check_range("seed", recipe.seed, low=0, high=2**64, integer=True)
+    check_range("learning_rate", recipe.learning_rate, low=0, open_low=True)
+    check_range("weight_decay", recipe.weight_decay, low=0)
+    check_name("optimizer", recipe.optimizer, OPTIMIZERS)
+    check_name("schedule", recipe.schedule, SCHEDULES)
+
+
 def _check_size(recipe: Recipe, stored: int) -> None:
-    """Refuse a recipe that asks for far more weights than the file has, before any memory is taken."""
-    widths = [prod(recipe.input_shape), recipe.latent_dim]
-    for name in ("hidden_dims", "channels"):
-        widths += [int(w) for w in getattr(recipe.architecture, name, ())]
-    if max(widths) > 4 * stored + 1024:
-        raise ValueError(f"layers of {max(widths)} units for {stored} stored weights")
+    """Refuse a recipe that asks for more weights than the file has, before any memory is taken."""
+    architecture = recipe.architecture
+    units = recipe.latent_dim * recipe.latent.parameters_per_unit
+    if isinstance(architecture, Dense):
+        widths = [prod(recipe.input_shape), *(int(w) for w in architecture.hidden_dims), units]
+        least = sum(a * b for a, b in pairwise(widths))
+    elif isinstance(architecture, Conv):
+        channels = [1, *(int(c) for c in architecture.channels), units]
+        least = sum(a * b for a, b in pairwise(channels)) + int(architecture.kernel_size) * channels[1]
+    else:  # a part of the user's own
+        return
+    if least > stored:
+        raise ValueError(f"layers of at least {least} weights, and {stored} are stored")
+
+
+def _density_shapes(tensors: dict[str, Tensor], width: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    k, _, rank = tensors["density.factors"].shape
+    if not k:
+        raise ValueError("the density of the codes has no component")
+    shapes = {"weights": (k,), "means": (k, width), "factors": (k, width, rank)}
+    return {f"density.{name}": (shape, torch.float64) for name, shape in shapes.items()}
+
+
+def _check_tensors(
+    tensors: dict[str, Tensor], expected: dict[str, tuple[tuple[int, ...], torch.dtype]]
+) -> None:
+    """Raise unless the tensors are exactly the expected ones, and finite."""
+    for key in tensors.keys() ^ expected.keys():
+        raise ValueError(f"{key} is {'missing' if key in expected else 'not known'}")
+    for key, (shape, dtype) in expected.items():
+        value = tensors[key]
+        if tuple(value.shape) != shape or value.dtype != dtype:
+            raise ValueError(f"{key} is {tuple(value.shape)} of {value.dtype}, not {shape} of {dtype}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{key} holds NaN or inf")

@@ -14,13 +14,15 @@ from sklearn.mixture import GaussianMixture
 Array = NDArray[Any]
 _COMPONENTS = 10
 _ROWS_PER_COMPONENT = 20
+_DIRECTIONS = 64  # a covariance of a thousand units would take minutes to fit and 80 MB to store
 
 
 @dataclass(frozen=True)
 class CodeDensity:
     """A Gaussian mixture as plain arrays, so that it can be stored without pickling.
 
-    ``weights`` (k,), ``means`` (k, d), ``factors`` (k, d, d): lower Cholesky factors of the covariances.
+    ``weights`` (k,), ``means`` (k, d), ``factors`` (k, d, r): the covariance of a component is
+    ``factor @ factor.T``, of rank r.
     """
 
     weights: Array
@@ -29,20 +31,33 @@ class CodeDensity:
 
     @classmethod
     def fit(cls, codes: Array, seed: int) -> CodeDensity:
-        """Fit up to ten components with full covariances (fewer where there are few rows)."""
+        """Fit up to ten components (fewer where there are few rows) with full covariances.
+
+        Codes wider than 64 units are fitted in their 64 principal directions; what varies outside
+        these is left at its mean.
+        """
         k = max(1, min(_COMPONENTS, len(codes) // _ROWS_PER_COMPONENT))
         codes = codes.astype(np.float64)
+        centre = codes.mean(0)
+        directions = np.eye(codes.shape[1])
+        if codes.shape[1] > _DIRECTIONS:
+            directions = np.linalg.eigh(np.cov(codes, rowvar=False))[1][:, -_DIRECTIONS:].T
+        reduced = (codes - centre) @ directions.T
         # relative to the codes' own spread: dead units have none at all
-        floor = 1e-6 + 1e-4 * float(codes.var(0).mean())
+        floor = 1e-6 + 1e-4 * float(reduced.var(0).mean())
         mixture = GaussianMixture(k, reg_covar=floor, random_state=seed % 2**31, max_iter=50, tol=1e-2)
         with warnings.catch_warnings():  # 50 rounds are enough for drawing; the likelihood is not reported
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(codes)
-        return cls(mixture.weights_, mixture.means_, np.linalg.cholesky(mixture.covariances_))
+            mixture.fit(reduced)
+        factors = directions.T @ np.linalg.cholesky(mixture.covariances_)
+        return cls(mixture.weights_, centre + mixture.means_ @ directions, factors)
 
     def draw(self, n: int, chance: np.random.Generator | np.random.RandomState) -> Array:
         """Return n codes, (n, d)."""
         chosen = chance.choice(len(self.weights), size=n, p=self.weights / self.weights.sum())
-        noise = chance.normal(size=(n, self.means.shape[1]))
-        drawn: Array = self.means[chosen] + np.einsum("nij,nj->ni", self.factors[chosen], noise)
+        noise = chance.normal(size=(n, self.factors.shape[2]))
+        drawn: Array = self.means[chosen]
+        for component, factor in enumerate(self.factors):
+            rows = chosen == component
+            drawn[rows] += noise[rows] @ factor.T
         return drawn

@@ -27,7 +27,7 @@ class DeepAutoencoder(Autoencoder):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class StackedAutoencoder(Autoencoder):
-    """Pairs of layers pretrained greedily from the bottom up, then fine-tuned as a whole (Bengio et al. 2007)."""
+    """Pairs of layers pretrained from the bottom up, then fine-tuned together (Bengio et al. 2007)."""
 
     _needs: ClassVar[tuple[str, ...]] = ("training",)
     depth: int | None = 3

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from diabolo.errors import InvalidDataError
+from diabolo.errors import InvalidDataError, InvalidParameterError
 
 Array = NDArray[Any]
+_LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2**24  # the largest integer below which float32 holds every integer
 
 
@@ -25,57 +27,133 @@ def check_columns(X: Any) -> None:
     if columns is None or not hasattr(X, "dtypes"):
         return
     for name in columns:
-        column = X[name]
-        values = column.to_numpy()
-        if values.dtype.kind in "biuf":
+        values = X[name].to_numpy()
+        if values.dtype.kind in "biuf" or not len(values):
             continue
+        wrong = values[0]
         try:
-            values.astype(np.float64)
+            if values.dtype.kind not in "mM":  # times would turn into numbers without a word
+                values.astype(np.float64)
+                continue
         except (TypeError, ValueError):
-            wrong = next(
-                (v for v in values if not isinstance(v, (int, float, np.number, type(None)))), values[0]
-            )
-            raise InvalidDataError(
-                f"column {name!r} must be numeric; got {wrong!r}. Encode it as numbers or drop it."
-            ) from None
+            wrong = next((v for v in values.ravel() if not _is_number(v)), wrong)
+        raise InvalidDataError(
+            f"column {name!r} must be numeric; got {wrong!r}. Encode it as numbers or drop it."
+        )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value is None
+    return True
+
+
+def as_array(X: Any) -> Any:
+    """Return lists, nested or not, as an array; frames, sparse matrices and arrays as they are."""
+    if not isinstance(X, (list, tuple)):
+        return X
+    try:
+        return np.asarray(X)
+    except ValueError:
+        raise InvalidDataError(
+            "X must be rows of one length; got a list whose rows differ in length. Pad or cut them."
+        ) from None
+
+
+def n_extents(X: Any) -> int:
+    """Return the number of X's dimensions, whatever kind of array or frame it is."""
+    if is_sparse(X) or hasattr(X, "columns"):
+        return 2
+    return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
 def check_cells(X: Array) -> None:
     """Raise where a cell of an object or text array is no number, naming row and column."""
-    if X.dtype.kind not in "OUS" or X.ndim != 2:
+    if X.dtype.kind not in "OUS" or X.ndim != 2 or not X.size:
         return
     for (i, j), value in np.ndenumerate(X):
-        if isinstance(value, (str, bytes)):
-            try:
-                float(value)
-            except ValueError:
-                raise InvalidDataError(
-                    f"X must be numeric; got {value!r} at row {i}, column {j}. Encode it as numbers or drop the column."
-                ) from None
+        if isinstance(value, (str, bytes)) and not _is_number(value):
+            raise InvalidDataError(
+                f"X must be numeric; got {value!r} at row {i}, column {j}. "
+                "Encode it as numbers or drop the column."
+            )
+    if X.dtype.kind in "US":
+        raise InvalidDataError(f"X must be numeric; got text such as {str(X[0, 0])!r}. Call X.astype(float).")
 
 
-def check_values(X: Array, names: Any) -> None:
-    """Raise for NaN and inf, naming row and column, and for integers that float32 cannot hold."""
+def check_n_rows(X: Any, least: int) -> None:
+    """Raise where there are fewer rows than ``least``."""
+    n = X.shape[0] if hasattr(X, "shape") and len(X.shape) > 1 and 0 not in X.shape[1:] else least
+    if n < least:
+        many = "1 sample" if n == 1 else f"{n} samples"
+        raise InvalidDataError(
+            f"X must have at least {least} row{'s' if least > 1 else ''}; got {many}. "
+            "Check how X was selected."
+        )
+
+
+def check_shape(input_shape: Any, n_features: int, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return ``input_shape`` as integers if it holds as many values as a sample has."""
+    extents = input_shape if isinstance(input_shape, (tuple, list, np.ndarray)) else [input_shape]
+    good = bool(len(extents)) and all(
+        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 1 for n in extents
+    )
+    if not good or isinstance(input_shape, (str, int)):
+        raise InvalidParameterError(
+            f"input_shape must be a sequence of integers >= 1; got {input_shape!r}. "
+            "Give one sample's shape, such as (28, 28)."
+        )
+    wanted = tuple(int(n) for n in extents)
+    if prod(wanted) != n_features or (shape is not None and shape != wanted):
+        raise InvalidParameterError(
+            f"input_shape must hold as many values as a sample of X, {shape or n_features}; got {wanted}. "
+            "Leave it out for images that are not flattened."
+        )
+    return wanted
+
+
+def check_values(X: Array, names: Any, shape: tuple[int, ...]) -> None:
+    """Raise for NaN and inf, naming row and column, and for numbers that float32 cannot hold.
+
+    ``shape`` is one sample's: in images a position is named by all its indices.
+    """
+    if X.dtype.kind not in "biuf":
+        raise InvalidDataError(f"X must be numeric; got the type {X.dtype}. Encode it as numbers.")
     if X.dtype.kind in "iu" and X.size:
         for extreme in (X.max(0), X.min(0)):
             beyond = np.abs(extreme.astype(np.float64)) > _EXACT
             if beyond.any():
                 j = int(np.argmax(beyond))
                 raise InvalidDataError(
-                    f"integers must be within +-{_EXACT} to be exact in single precision; got {int(extreme[j])} in "
-                    f"column {column_label(names, j)}. Drop the column if it is an identifier, or pass floats."
+                    f"integers must be within +-{_EXACT} to be exact in single precision; got "
+                    f"{int(extreme[j])} in column {column_label(names, j)}. "
+                    "Drop the column if it is an identifier, or pass floats."
                 )
-    if X.dtype.kind != "f" or bool(np.isfinite(np.sum(X, dtype=np.float64))):
+    if X.dtype.kind != "f" or not X.size:
+        return
+    if float(np.max(X)) <= _LARGEST and float(np.min(X)) >= -_LARGEST:  # false for NaN too
         return
     finite = np.isfinite(X)
     if finite.all():
-        return
+        i, j = (int(k) for k in np.argwhere(np.abs(X) > _LARGEST)[0])
+        raise InvalidDataError(
+            f"X must stay within +-{_LARGEST:.3g}, the range of single precision; got {X[i, j]:.4g} at "
+            f"{_place(i, j, names, shape)}. Rescale X."
+        )
     i, j = (int(k) for k in np.argwhere(~finite)[0])
     value = "NaN" if np.isnan(X[i, j]) else "inf"
     raise InvalidDataError(
-        f"X must be finite, without NaN or inf; got {value} at row {i}, column {column_label(names, j)} "
+        f"X must be finite, without NaN or inf; got {value} at {_place(i, j, names, shape)} "
         f"({int((~finite).sum())} such values in all). Impute or drop them."
     )
+
+
+def _place(i: int, j: int, names: Any, shape: tuple[int, ...]) -> str:
+    if len(shape) > 1:
+        return f"row {i}, position {tuple(int(k) for k in np.unravel_index(j, shape))}"
+    return f"row {i}, column {column_label(names, j)}"
 
 
 def is_sparse(X: Any) -> bool:
@@ -85,4 +163,4 @@ def is_sparse(X: Any) -> bool:
 
 def dense(X: Any) -> Any:
     """Return sparse input as a dense array (the networks read every value anyway)."""
-    return X.toarray() if sparse.issparse(X) else X
+    return X.toarray() if is_sparse(X) else X

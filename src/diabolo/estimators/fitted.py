@@ -1,0 +1,307 @@
+"""What a trained autoencoder does: codes, reconstructions, scores, samples, diagnostics, a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from torch import Tensor
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.estimators import validation
+from diabolo.estimators.diagnostics import diagnose
+from diabolo.estimators.generation import CodeDensity
+from diabolo.estimators.scaling import Scaler
+from diabolo.parts import GaussianPosterior, Noisy
+from diabolo.parts.penalties import posterior_divergence
+from diabolo.persistence import write_model
+from diabolo.recipe import Recipe
+from diabolo.training import History
+from diabolo.training.machine import choose_device, threads_for
+
+if TYPE_CHECKING:
+    from diabolo.diagram import Diagram
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+_VALUES_PER_BATCH = 2_000_000  # of the widest end, in inference: 8 MB, about the size of a cache
+
+
+class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """All that needs a trained network and no training. Abstract: ``Autoencoder`` sets the attributes.
+
+    ``_row_shape`` is the shape of one sample as it came to fit: that of ``sample_shape_``, or
+    (n_features,) where rows came flattened and ``input_shape`` says what they are.
+    """
+
+    device: str
+    input_shape: Sequence[int] | None
+    module_: AutoencoderModule
+    recipe_: Recipe
+    history_: History
+    sample_shape_: tuple[int, ...]
+    n_features_in_: int
+    n_parameters_: int
+    _row_shape: tuple[int, ...]
+    _scaler: Scaler
+    _mean: Array
+    _codes: Floats | None
+    _density: CodeDensity
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _device(self) -> torch.device:
+        try:
+            device = choose_device(self.device)
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:  # torch built without it, or no such device
+            raise InvalidParameterError(
+                f"device must be one that this machine has; got {self.device!r}. Set device='auto'."
+            ) from error
+        return device
+
+    # ------------------------------------------------------------------ what comes in
+    def _check(self, X: Any, *, reset: bool) -> Array:
+        """Return X as numeric rows (n_samples, n_features)."""
+        if not reset:
+            check_is_fitted(self)
+        X = validation.as_array(X)
+        shape: tuple[int, ...] | None = None
+        if validation.n_extents(X) > 2:
+            X = np.asarray(X)
+            shape = X.shape[1:]
+            if not reset and shape != self.sample_shape_:
+                raise InvalidDataError(
+                    f"samples must have the shape {self.sample_shape_} they had in fit; got {shape}. "
+                    "Resize them."
+                )
+            X = X.reshape(len(X), prod(shape))
+        validation.check_columns(X)
+        if isinstance(X, np.ndarray):
+            validation.check_cells(X)
+        validation.check_n_rows(X, 2 if reset else 1)
+        rows: Array = validation.dense(
+            validate_data(
+                self,
+                X,
+                reset=reset,
+                accept_sparse=["csr", "csc"],
+                dtype="numeric",
+                ensure_all_finite=False,
+                ensure_min_samples=2 if reset else 1,
+            )
+        )
+        if reset:
+            self._row_shape = shape or (rows.shape[1],)
+            self.sample_shape_ = self._row_shape
+            if self.input_shape is not None:
+                self.sample_shape_ = validation.check_shape(self.input_shape, rows.shape[1], shape)
+        validation.check_values(rows, getattr(self, "feature_names_in_", None), self.sample_shape_)
+        return rows
+
+    def _tensor(self, rows: Array) -> Tensor:
+        """Return checked rows in scaled units, (n, *shape)."""
+        scaled = self._scaler.scaled(rows)
+        if not np.isfinite(scaled.sum(dtype=np.float64)):
+            i = int(np.argmax(~np.isfinite(scaled).all(1)))
+            raise InvalidDataError(
+                "X must stay finite when it is scaled as in fit; got a value beyond single precision in "
+                f"row {i}. Rescale X."
+            )
+        return torch.from_numpy(scaled).reshape(len(rows), *self.recipe_.input_shape)
+
+    def _batches(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply ``function`` to batches whose widest layer fits the cache; the result is on the CPU."""
+        widest = max(level.size for level in self.module_.levels())
+        size = max(32, min(8192, _VALUES_PER_BATCH // widest))
+        self.module_.eval()
+        with torch.inference_mode(), threads_for(2.0 * self.n_parameters_ * min(size, len(x))):
+            return torch.cat([function(batch.to(self._device)).cpu() for batch in torch.split(x, size)])
+
+    def _unscaled(self, rows: Tensor) -> Floats:
+        return self._scaler.unscaled(rows.flatten(1).numpy())
+
+    # ------------------------------------------------------------------ what goes out
+    def transform(self, X: Any) -> Floats:
+        """Map X to codes, (n_samples, code_size): the deterministic code, or the posterior's mean."""
+        return self._encoded(self._tensor(self._check(X, reset=False)))
+
+    def inverse_transform(self, Z: Any) -> Floats:
+        """Map codes (n_samples, code_size) back to samples of the shape and units of fit's X."""
+        check_is_fitted(self)
+        codes = np.asarray(Z, dtype=np.float32)
+        size = self._n_features_out
+        if codes.ndim != 2 or codes.shape[1] != size:
+            raise InvalidDataError(f"codes must have the shape (n_samples, {size}); got {codes.shape}.")
+        if not np.isfinite(codes).all():
+            raise InvalidDataError("codes must be finite; got NaN or inf.")
+        z = torch.tensor(codes).reshape(-1, *self.module_.code_shape)
+        samples: Floats = self._unscaled(self._batches(self.module_.decode, z)).reshape(-1, *self._row_shape)
+        return samples
+
+    def _reconstructed(self, X: Any) -> tuple[Array, Floats]:
+        rows = self._check(X, reset=False)
+        restored = self._batches(lambda b: self.module_.decode(self.module_.encode(b)), self._tensor(rows))
+        return rows, self._unscaled(restored)
+
+    def reconstruct(self, X: Any) -> Floats:
+        """Return X as the network sees it, in X's shape and units, without any chance involved."""
+        _, out = self._reconstructed(X)
+        return (
+            out.reshape(-1, *self.sample_shape_) if validation.n_extents(validation.as_array(X)) > 2 else out
+        )
+
+    def reconstruction_error(self, X: Any) -> Floats:
+        """Return each sample's squared error, summed over its values, in X's units: (n_samples,)."""
+        rows, out = self._reconstructed(X)
+        errors: Floats = np.square(rows - out, dtype=np.float64).sum(1).astype(np.float32)
+        return errors
+
+    def score_samples(self, X: Any) -> Floats:
+        """Return how normal each sample is, (n_samples,), higher = more normal.
+
+        The negative loss in scaled units, summed over a sample's values; with a Gaussian posterior
+        the divergence from the prior is taken off too (with loss="gaussian" that is the bound on the
+        log-likelihood in nats, at the posterior's mean).
+        """
+
+        def score(x: Tensor) -> Tensor:
+            passed = self.module_(x)
+            cost: Tensor = self.module_.loss(passed.raw, passed.target)
+            if passed.code.log_variance is not None:
+                cost = cost + posterior_divergence(passed.code.mean, passed.code.log_variance).flatten(1).sum(
+                    1
+                )
+            return -cost
+
+        scores: Floats = self._batches(score, self._tensor(self._check(X, reset=False))).numpy()
+        return scores
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean."""
+        rows, out = self._reconstructed(X)
+        residual = (rows - out) / self._scaler.scale
+        spread = (rows - self._mean) / self._scaler.scale
+        total = float(np.square(spread).sum())
+        return 1.0 - float(np.square(residual).sum()) / total if total else float("nan")
+
+    def sample(self, n: int = 1, *, random_state: int | np.random.RandomState | None = None) -> Floats:
+        """Draw n new samples, of the shape and units of fit's X.
+
+        Variational and stochastic codes are drawn from the standard normal distribution they were
+        trained towards; other codes from a Gaussian mixture fitted on codes of training rows.
+        """
+        check_is_fitted(self)
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise InvalidParameterError(f"n must be an integer >= 1; got {n!r}.")
+        chance = np.random.default_rng() if random_state is None else check_random_state(random_state)
+        if self._has_prior:
+            codes = chance.normal(size=(n, self._n_features_out))
+        else:
+            codes = self._code_density().draw(n, chance)
+        return self.inverse_transform(codes.astype(np.float32))
+
+    @property
+    def _has_prior(self) -> bool:
+        if isinstance(self.recipe_.latent, Noisy):
+            return True
+        names = [penalty.name for penalty in self.recipe_.penalty]
+        return isinstance(self.recipe_.latent, GaussianPosterior) and "posterior_kl" in names
+
+    def _some_codes(self, data: Tensor, most: int = 4096) -> Floats | None:
+        if self._has_prior:
+            return None
+        return self._encoded(data[:most])
+
+    def _code_density(self) -> CodeDensity:
+        if not hasattr(self, "_density"):
+            assert self._codes is not None
+            self._density = CodeDensity.fit(self._codes, self.recipe_.seed)
+        return self._density
+
+    def interpolate(self, a: Any, b: Any, steps: int = 8) -> Floats:
+        """Walk straight from the code of sample ``a`` to that of ``b``; return (steps, *shape)."""
+        if not isinstance(steps, (int, np.integer)) or steps < 2:
+            raise InvalidParameterError(f"steps must be an integer >= 2; got {steps!r}.")
+        check_is_fitted(self)
+        ends = np.stack([self._end("a", a), self._end("b", b)])
+        first, last = self._encoded(self._tensor(ends))
+        share = np.linspace(0.0, 1.0, int(steps), dtype=np.float32)[:, None]
+        return self.inverse_transform(first * (1 - share) + last * share)
+
+    def _end(self, name: str, sample: Any) -> Array:
+        row = np.asarray(sample, dtype=np.float64).reshape(-1)
+        if row.shape != (self.n_features_in_,):
+            raise InvalidDataError(
+                f"{name} must be one sample of {self.n_features_in_} values; got shape {np.shape(sample)}."
+            )
+        if not np.isfinite(row).all():
+            raise InvalidDataError(
+                f"{name} must be finite; got NaN or inf at position {np.argmin(np.isfinite(row))}."
+            )
+        return row
+
+    def _encoded(self, x: Tensor) -> Floats:
+        codes: Floats = self._batches(lambda batch: self.module_.encode(batch).flatten(1), x).numpy()
+        return codes
+
+    def diagnostics(self, X: Any) -> dict[str, Any]:
+        """Return what the bottleneck does on X: see ``diabolo.estimators.diagnostics.diagnose``."""
+        x = self._tensor(self._check(X, reset=False)[:10_000]).to(self._device)
+        self.module_.eval()
+        return diagnose(self.module_, x, self.recipe_.latent_activation)
+
+    def diagram(self) -> Diagram:
+        """Return the drawing of the architecture; ``diagram().save("picture.svg")`` writes it."""
+        from diabolo.diagram import Diagram
+
+        check_is_fitted(self)
+        r = self.recipe_
+        return Diagram(
+            title=type(self).__name__,
+            levels=tuple(self.module_.levels()),
+            corruption=None if r.corruption is None else str(r.corruption),
+            latent=str(r.latent) + (f", {r.latent_activation}" if r.latent_activation else ""),
+            penalties=tuple(str(p) for p in r.penalty),
+            loss=r.loss.describe(),
+        )
+
+    @property
+    def _n_features_out(self) -> int:
+        return prod(self.module_.code_shape)
+
+    # ------------------------------------------------------------------ files
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fitted estimator to one file, whole or not at all; ``diabolo.load`` reads it.
+
+        Raises
+        ------
+        ModelFileError
+            Where the place cannot be written.
+        """
+        from diabolo.estimators.files import pack
+
+        check_is_fitted(self)
+        return write_model(path, *pack(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {key: value for key, value in state.items() if key != "_steps"}
