@@ -45,7 +45,8 @@ def test_derivative_can_be_differentiated_once_more(name: str) -> None:
 def test_gradcheck(name: str) -> None:
     a = torch.tensor([-2.0, -0.7, 0.3, 1.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(activation(name).function, a)
-    assert torch.autograd.gradgradcheck(activation(name).function, a)
+    with torch.random.fork_rng():  # it draws its own directions
+        assert torch.autograd.gradgradcheck(activation(name).function, a)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -73,7 +74,7 @@ def test_layer_prints_its_name_copies_and_pickles(name: str) -> None:
     layer = Activate(name)
     assert name in repr(layer)
     x = torch.linspace(-1, 1, 5)
-    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
         assert torch.equal(layer(x), other(x))
 
 

@@ -34,9 +34,9 @@ DENSE_STACKS: dict[str, Case] = {
     "two layers": (Dense((6,), "sigmoid"), DETERMINISTIC, "sigmoid", (5,), 3),
     "two layers, narrow hidden": (Dense((2,), "elu"), DETERMINISTIC, "tanh", (5,), 3),
     "two layers, wide hidden": (Dense((11,), "tanh"), DETERMINISTIC, None, (5,), 3),
-    "two layers, wider than the input": (Dense((6,), "softplus"), DETERMINISTIC, "sigmoid", (4,), 9),
+    "two layers, more units": (Dense((6,), "softplus"), DETERMINISTIC, "sigmoid", (4,), 9),
     "three layers, batch norm": (Dense((7, 6), "tanh", norm="batch"), DETERMINISTIC, "sigmoid", (5,), 3),
-    "three layers, wider than the input": (Dense((6, 7), "gelu", norm="batch"), DETERMINISTIC, None, (4,), 9),
+    "three layers, more units": (Dense((6, 7), "gelu", norm="batch"), DETERMINISTIC, None, (4,), 9),
     "four layers": (Dense((8, 7, 6), "silu"), DETERMINISTIC, None, (5,), 3),
     "linear hidden layer": (Dense((4,), "linear"), DETERMINISTIC, "sigmoid", (5,), 3),
     "dropout": (Dense((6,), "tanh", dropout=0.5), DETERMINISTIC, "sigmoid", (5,), 3),
@@ -59,19 +59,19 @@ OTHERS: dict[str, Case] = {
     "jumprelu, wider than the input": (Dense((6,), "softplus"), JumpReLU(), None, (4,), 9),
     "conv 1d, stride": (Conv(channels=(2, 3), activation="tanh"), DETERMINISTIC, "sigmoid", (9,), 3),
     "conv 1d, pool": (Conv(1, (2, 3), activation="tanh", down="pool"), DETERMINISTIC, None, (2, 7), 3),
-    "conv 1d, wider than the input": (Conv(1, (2,), activation="elu", down="pool"), DETERMINISTIC, None, (5,), 9),
+    "conv 1d, more units": (Conv(1, (2,), activation="elu", down="pool"), DETERMINISTIC, None, (5,), 9),
     "conv 2d, stride": (Conv(channels=(2, 3), activation="tanh"), DETERMINISTIC, "sigmoid", (5, 4), 3),
     "conv 2d, pool": (
         Conv(channels=(2, 3), activation="tanh", down="pool", norm="batch"), DETERMINISTIC, None, (5, 4), 3,
     ),
-    "conv 2d, spatial": (Conv(channels=(2,), activation="tanh", code="spatial"), DETERMINISTIC, None, (2, 4, 3), 2),
-    "conv 2d, spatial, gaussian": (
+    "conv 2d, map": (Conv(channels=(2,), activation="tanh", code="spatial"), DETERMINISTIC, None, (2, 4, 3), 2),
+    "conv 2d, map, gaussian": (
         Conv(channels=(2,), activation="tanh", code="spatial"), GaussianPosterior(), None, (4, 3), 2,
     ),
-    "conv 2d, spatial, topk": (
+    "conv 2d, map, topk": (
         Conv(channels=(2,), activation="tanh", code="spatial"), TopK(k=1), "softplus", (4, 3), 3,
     ),
-    "conv 2d, spatial, wider than the input": (
+    "conv 2d, map, wider than the input": (
         Conv(channels=(3,), activation="tanh", code="spatial", down="pool", norm="layer"),
         DETERMINISTIC, "tanh", (4, 3), 5,
     ),
@@ -196,9 +196,7 @@ def test_foreign_layers_are_left_to_autograd(generator: torch.Generator) -> None
     close(squared_jacobian_norm(encoder, latent, x), by_autograd(encoder, latent, x), 1e-9)
 
 
-@pytest.mark.parametrize(
-    "name", ["two layers", "conv 2d, pool", "gaussian", "three layers, wider than the input"]
-)
+@pytest.mark.parametrize("name", ["two layers", "conv 2d, pool", "gaussian", "three layers, more units"])
 def test_estimate_is_unbiased(name: str, generator: torch.Generator) -> None:
     encoder, latent, x = build(CASES[name])
     n = 4000
