@@ -119,7 +119,7 @@ def test_kinds_quiet(run: Run) -> None:
         ),
         (["train", "digits", "--latent-dim", "2.5"], "latent_dim must be a whole number or none; got '2.5'"),
         (["train", "digits", "--hidden-dims", "5,x"], "hidden_dims must be whole numbers joined by commas"),
-        (["train", "digits", "--learning-rate", "none"], "learning_rate must be a number; got 'none'"),
+        (["train", "digits", "--dropout", "none"], "dropout must be a number; got 'none'"),
         (["train", "digits", "--test-fraction", "1"], "test_fraction must be a number from 0 up to"),
         (["train", "digits", "--image-size", "8"], "image_size must be a height and a width; got '8'"),
         (["train", "digits", "--image-size", "8,b"], "image_size must be whole numbers from 1 up"),

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.report import Comparison, compare
+from diabolo.report.compare import used_units
 
 QUICK = {"epochs": 2, "hidden_dims": (24,), "device": "cpu"}
 
@@ -43,8 +44,16 @@ def comparison(digits: Any, seen: list[tuple[str, int, int]]) -> Comparison:
 
 
 def test_one_row_for_each_kind_then_pca_then_the_mean(comparison: Comparison) -> None:
-    assert [row["kind"] for row in comparison.rows] == ["deep", "variational", "sparse", "pca", "mean"]
-    assert [row["code_size"] for row in comparison.rows] == [6, 6, 80, 6, 0]
+    assert [row["kind"] for row in comparison.rows] == [
+        "deep",
+        "variational",
+        "sparse",
+        "pca",
+        "pca 8",  # as many components as the tenth of 80 units that the sparse code uses
+        "mean",
+    ]
+    assert [row["code_size"] for row in comparison.rows] == [6, 6, 80, 6, 8, 0]
+    assert comparison.rows[2]["used_units"] == 8
     assert list(comparison.estimators) == ["deep", "variational", "sparse"]
     assert len({tuple(row) for row in comparison.rows}) == 1
 
@@ -67,7 +76,8 @@ def test_pca_and_mean_are_what_scikit_learn_and_numpy_say(comparison: Comparison
     X_train, X_test, _ = digits
     pca = PCA(6).fit(X_train)
     expected = ((X_test - pca.inverse_transform(pca.transform(X_test))) ** 2).sum(axis=1).mean()
-    *_, row, mean = comparison.rows
+    *_, row, larger, mean = comparison.rows
+    assert larger["error"] < row["error"]
     assert row["error"] == pytest.approx(expected, rel=1e-6)
     assert row["jacobian_norm"] == pytest.approx(6.0)
     assert mean["error"] == pytest.approx(((X_test - X_train.mean(axis=0)) ** 2).sum(axis=1).mean())
@@ -83,7 +93,7 @@ def test_the_dictionary_is_json_without_nan(comparison: Comparison) -> None:
 
 def test_the_table_has_every_kind_and_marks_the_best(comparison: Comparison) -> None:
     lines = comparison.to_markdown().splitlines()
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 6
     assert len({line.count("|") for line in lines}) == 1
     best = min(comparison.rows, key=lambda row: row["error"])["kind"]
     assert comparison.best("error") == {best}
@@ -95,6 +105,29 @@ def test_everybody_sees_the_same_noise_again(digits: Any) -> None:
     runs = [compare(["deep"], X_train, X_test, latent_dim=4, params=QUICK) for _ in range(2)]
     strip = [[{k: v for k, v in row.items() if k != "fit_seconds"} for row in run.rows] for run in runs]
     np.testing.assert_equal(strip[0], strip[1])
+
+
+def test_sparse_kinds_keep_their_own_size_unless_they_are_alone(digits: Any) -> None:
+    X_train, X_test, _ = digits
+    quick = {"epochs": 1, "device": "cpu"}
+    both = compare(["undercomplete", "sparse"], X_train, X_test, params=quick)
+    assert [row["code_size"] for row in both.rows] == [32, 128, 32, 12, 0]
+    assert both.settings["own_size"] == ["sparse"]
+    alone = compare(["sparse"], X_train, X_test, params=quick, latent_dim=70)
+    assert [row["code_size"] for row in alone.rows] == [70, 64, 7, 0]
+    assert alone.rows[0]["used_units"] == 7
+
+
+@pytest.mark.parametrize(
+    ("codes", "share", "used"),
+    [
+        (np.eye(8), 0.9, 1),  # exact zeros are counted
+        (np.ones((4, 8)), 0.26, 2),  # a squashed code has none: the diagnostics decide
+        (np.ones((4, 8)), 0.8, None),
+    ],
+)
+def test_units_used(codes: np.ndarray, share: float, used: int | None) -> None:
+    assert used_units(codes, {"active_share": share}) == used
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from diabolo.report.compare import Comparison
 
-MOST_CODE = 32
-"""The largest code size that `compare` chooses by itself: half of the values of a sample, up to this."""
-
 
 @dataclass(frozen=True)
 class Contest:
@@ -51,6 +48,7 @@ _ORDER = (
     "noisy_error",
     "neighbour_accuracy",
     "code_size",
+    "used_units",
     "dead_units",
     "active_share",
     "jacobian_norm",
@@ -90,8 +88,9 @@ def compare(
 ) -> None:
     """Train several kinds on DATA and show them beside PCA at the same code size and the mean predictor.
 
-    Without --latent-dim the code has half as many values as a sample, at most 32; parameters given
-    here hold for all kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
+    Without --latent-dim the code has half as many values as a sample, at most 32; sparse kinds, of whose
+    over-complete code a sample uses few units, keep their own size. Parameters given here hold for all
+    kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
     values (pixels) are divided by 255 first.
     """
     chosen = given(parameters)
@@ -134,11 +133,7 @@ def _run(out: Output, contest: Contest) -> None:
         )
     dataset = inputs.load_data(contest.data, contest.source)
     split = inputs.train_and_test(dataset, contest.test_fraction, seed)
-    latent_dim = contest.latent_dim
-    if latent_dim is None:
-        latent_dim = max(1, min(MOST_CODE, split.X[0].size // 2))
-    about = f"{dataset.name}, code size {latent_dim}: {len(split.X)} training rows, tested on {split.told}"
-    out.note(about)
+    out.note(f"{dataset.name}: {len(split.X)} training rows, tested on {split.told}")
 
     start = time.perf_counter()
     with Bars(out) as bars:
@@ -147,7 +142,7 @@ def _run(out: Output, contest: Contest) -> None:
             split.X,
             split.X_test,
             y_test=split.y_test,
-            latent_dim=latent_dim,
+            latent_dim=contest.latent_dim,
             params=parameters,
             random_state=seed,
             progress=bars,

@@ -15,6 +15,13 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+STOPPED = {
+    "epochs": "the last epoch",
+    "patience": "its patience, no epoch having been better",
+    "interrupt": "Ctrl-C",
+}
+"""What ended a training, in words."""
+
 _PIPE_WIDTH = 140
 """Columns of a table that goes into a file or a pipe, where there is no terminal to measure."""
 
@@ -151,6 +158,15 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(n: int, what: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "epoch"), counted(20, "epoch")
+    ('1 epoch', '20 epochs')
+    """
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def to_json(payload: Mapping[str, Any]) -> str:

@@ -45,9 +45,8 @@ def evaluate(
     elif dataset.X_test is not None and split in (None, "test"):
         fitted_on = (dataset.X, f"the {len(dataset.X)} training rows of {dataset.name}")
     if fitted_on is not None:
-        payload |= numbers.baseline_numbers(fitted_on[0], X, payload["code_size"])
+        payload |= numbers.baseline_numbers(fitted_on[0], X, payload)
         payload["pca_fitted_on"] = fitted_on[1]
-    payload["diagnostics"] = estimator.diagnostics(X)
 
     pairs = numbers.told(payload)
     if fitted_on is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli import inputs
-from diabolo.cli.console import Output, duration, number, plain, print_pairs, print_table
+from diabolo.cli.console import STOPPED, Output, counted, duration, number, plain, print_pairs, print_table
 from diabolo.cli.options import ModelFile, ParameterOptions, check_kind, given, sizes
 from diabolo.cli.output import check_place
 from diabolo.cli.train import make_estimator
@@ -33,6 +34,9 @@ def kinds(out: Output) -> None:
 def info(out: Output, model: ModelFile) -> None:
     """Show what a model file holds: its kind, its recipe, its sizes, how it was trained."""
     estimator = inputs.load_model(model)
+    from diabolo.persistence import read_model
+
+    header, _ = read_model(model)
     history = estimator.history_
     name = type(estimator).__name__
     payload = {
@@ -40,6 +44,7 @@ def info(out: Output, model: ModelFile) -> None:
         "kind": BY_ESTIMATOR[name].name if name in BY_ESTIMATOR else None,
         "estimator": name,
         "bytes": model.stat().st_size,
+        "versions": header["versions"],
         "n_features": estimator.n_features_in_,
         "sample_shape": estimator.sample_shape_,
         "n_parameters": estimator.n_parameters_,
@@ -48,7 +53,7 @@ def info(out: Output, model: ModelFile) -> None:
             "epochs": len(history.rows),
             "best_epoch": history.best_epoch,
             "stopped_by": history.stopped_by,
-            "seconds": sum(row.get("seconds", 0.0) for row in history.rows),
+            "seconds": history.rows[-1].get("seconds", 0.0) if history.rows else 0.0,
             "engine": history.engine,
             "events": history.events,
             "last": history.rows[-1] if history.rows else None,
@@ -61,16 +66,26 @@ def info(out: Output, model: ModelFile) -> None:
         ("one sample", f"{shape} ({estimator.n_features_in_} values)"),
         ("parameters", f"{estimator.n_parameters_:,}"),
         ("file", f"{payload['bytes']:,} bytes"),
+        ("written by", ", ".join(f"{package} {found}" for package, found in payload["versions"].items())),
         (
             "trained",
-            f"{trained['epochs']} epochs in {duration(trained['seconds'])}, best {trained['best_epoch']}",
+            f"{counted(trained['epochs'], 'epoch')} in {duration(trained['seconds'])}, ended by "
+            f"{STOPPED.get(trained['stopped_by'], trained['stopped_by'])}",
         ),
-        ("stopped by", trained["stopped_by"]),
+        ("weights of", _kept(trained)),
         *[("event", str(event)) for event in history.events],
         *[(f"last {key}", number(value)) for key, value in (trained["last"] or {}).items() if "total" in key],
         *[(key, _told(value)) for key, value in plain(payload["recipe"]).items()],
     ]
     out.result(payload, lambda to: print_pairs(to, pairs, title=str(model)))
+
+
+def _kept(trained: Mapping[str, Any]) -> str:
+    """Say which epoch's weights the file holds."""
+    if not trained["best_epoch"]:
+        return "the start"
+    stage = str((trained["last"] or {}).get("stage", "end_to_end"))
+    return f"epoch {trained['best_epoch']}" + ("" if stage == "end_to_end" else f" of {stage}")
 
 
 def _told(value: Any) -> str:
@@ -128,16 +143,16 @@ def diagram(
 
 
 def _sketch(kind: str, shape: tuple[int, ...], parameters: dict[str, Any]) -> Autoencoder:
-    """Return an estimator of this kind that has its architecture, after one epoch on noise."""
+    """Return an estimator of this kind that has its architecture, after one step on noise."""
     import numpy as np
 
     if kind == "convolutional" and len(shape) == 1 and "input_shape" not in parameters:
         side = round(shape[0] ** 0.5)
         shape = (side, side) if side * side == shape[0] else shape
-    quick = {"epochs": 1, "validation_fraction": 0.0, "random_state": 0, "device": "cpu"}
+    quick = {"validation_fraction": 0.0, "random_state": 0, "device": "cpu"}
     X = np.random.default_rng(0).random((32, *shape), dtype=np.float32)
     estimator = make_estimator(kind, {**parameters, **quick})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a training that nobody asked for
-        estimator.fit(X)
+        estimator.partial_fit(X)
     return estimator

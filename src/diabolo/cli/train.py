@@ -12,7 +12,7 @@ import typer
 
 from diabolo.cli import inputs, numbers
 from diabolo.cli.config import fraction, read_config, text
-from diabolo.cli.console import Output, duration, print_pairs
+from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
 from diabolo.cli.options import ParameterOptions, SourceOptions, check_kind, given
 from diabolo.cli.outcomes import FAILED
 from diabolo.cli.output import check_model_place
@@ -179,13 +179,14 @@ def _train(out: Output, run: Run) -> None:
     if interrupted:
         out.result(payload, lambda to: None)
         out.error(
-            f"interrupted after {payload['epochs']} epochs; the best weights so far are in {run.output}."
+            f"interrupted after {counted(payload['epochs'], 'epoch')}; "
+            f"the best weights so far are in {run.output}."
         )
         raise typer.Exit(FAILED)
 
     try:
         payload |= numbers.model_numbers(estimator, split.X_test)
-        payload |= numbers.baseline_numbers(split.X, split.X_test, payload["code_size"])
+        payload |= numbers.baseline_numbers(split.X, split.X_test, payload)
         if run.report is not None:
             title = f"{run.kind} on {dataset.name}"
             payload["report"] = write_page(run.report, title, {run.kind: estimator}, split)
@@ -198,11 +199,11 @@ def _train(out: Output, run: Run) -> None:
 def _show(to: Console, payload: Mapping[str, Any]) -> None:
     pairs = [
         *numbers.told(dict(payload)),
-        ("code size", str(payload["code_size"])),
         ("tested on", payload["tested_on"]),
         (
             "training",
-            f"{payload['epochs']} epochs in {duration(payload['seconds'])} ({payload['stopped_by']})",
+            f"{counted(payload['epochs'], 'epoch')} in {duration(payload['seconds'])}, "
+            f"ended by {STOPPED[payload['stopped_by']]}",
         ),
         ("model", str(payload["model"])),
     ]

@@ -19,6 +19,9 @@ from diabolo.names import check_name
 
 Progress = Callable[[str, dict[str, Any], int], None]
 
+MOST_CODE = 32  # the largest code that `compare` chooses by itself
+_SPARSE = 0.5  # share of units active on a sample, up to which a code is called sparse
+
 # key of a row -> (heading, how to write it, higher is better: True, False or None where neither is)
 COLUMNS: dict[str, tuple[str, str, bool | None]] = {
     "kind": ("kind", "text", None),
@@ -29,6 +32,7 @@ COLUMNS: dict[str, tuple[str, str, bool | None]] = {
     "noisy_r2": ("R², noisy input", "fixed", True),
     "neighbour_accuracy": ("neighbours agree", "share", True),
     "code_size": ("code size", "count", None),
+    "used_units": ("units used per sample", "count", None),
     "active_share": ("active share", "share", None),
     "dead_units": ("dead units", "count", None),
     "saturated_share": ("saturated share", "share", None),
@@ -45,13 +49,15 @@ class Comparison:
     Attributes
     ----------
     rows : list of dict
-        One per kind in the order asked for, then "pca", then "mean". Keys: ``kind``, ``error`` (squared
+        One per kind in the order asked for, then "pca" at the common code size and "pca k" with as many
+        components as an over-complete code uses units, then "mean". Keys: ``kind``, ``error`` (squared
         error summed over a sample, mean over test samples, in the units of X), ``r2`` (against the mean
         of the training rows), ``feature_r2`` (tables only: R² of each feature, averaged),
         ``noisy_error`` and ``noisy_r2`` (the same when the input is noisy and the target clean),
-        ``neighbour_accuracy`` (share in [0, 1], NaN without labels), ``code_size``,
-        ``active_share``, ``dead_units``, ``saturated_share``, ``jacobian_norm``, ``n_parameters``,
-        ``fit_seconds``. NaN where a number does not apply.
+        ``neighbour_accuracy`` (share in [0, 1], NaN without labels), ``code_size``, ``used_units`` (see
+        :func:`used_units`), ``active_share``, ``dead_units``, ``saturated_share``, ``jacobian_norm`` (in
+        scaled units; PCA's, whose components are orthonormal in any, is its code size),
+        ``n_parameters``, ``fit_seconds``. NaN where a number does not apply.
     estimators : dict
         The fitted estimators by kind; without PCA and the mean.
     settings : dict
@@ -101,7 +107,7 @@ def compare(
     X_test: ArrayLike,
     *,
     y_test: ArrayLike | None = None,
-    latent_dim: int,
+    latent_dim: int | None = None,
     params: Mapping[str, Any] | None = None,
     per_kind: Mapping[str, Mapping[str, Any]] | None = None,
     noise: float = 0.5,
@@ -118,9 +124,11 @@ def compare(
         Rows, signals or images, in the same units.
     y_test : array-like of shape (n_test,) or None, default=None
         Labels; with them the table says how well the code keeps classes apart.
-    latent_dim : int
-        The common size of the code, >= 1; PCA gets the same. ``per_kind`` may give a kind another size,
-        which its row states.
+    latent_dim : int or None, default=None
+        The common size of the code, >= 1; PCA gets the same. None: half of the values of a sample, at
+        most 32. Kinds whose code is over-complete by default (sparse ones) keep their own size, of which
+        few units are used on a sample, unless there is no other kind; PCA gets a second row for each.
+        ``per_kind`` may give any kind another size. Every row states its size.
     params : mapping or None, default=None
         Parameters for all kinds, for instance ``{"epochs": 50}``.
     per_kind : mapping of kind to mapping, or None, default=None
@@ -145,7 +153,7 @@ def compare(
         Where training and test samples differ in shape, or labels and samples in number.
     """
     names = [check_name("a kind to compare", kind, BY_NAME) for kind in kinds]
-    _check(names, latent_dim, noise, per_kind)
+    _check(names, noise, per_kind)
     train, test = np.asarray(X_train), np.asarray(X_test)
     labels = None if y_test is None else np.asarray(y_test)
     if train.shape[1:] != test.shape[1:] or not len(train) or not len(test):
@@ -157,18 +165,24 @@ def compare(
         raise InvalidDataError(
             f"y_test must be one label per test sample; got {len(labels)} labels for {len(test)} samples."
         )
+    common = common_size(train.shape[1:]) if latent_dim is None else latent_dim
+    _check_size(common)
     bench = _Bench(train, test, labels, noise * metrics.typical_std(train), random_state)
-    module = import_module("diabolo")
+    given = {name: {**(params or {}), **(per_kind or {}).get(name, {})} for name in names}
+    own_size = {name for name in names if _is_overcomplete(name, given[name])}
+    if latent_dim is not None and len(own_size) == len(names):
+        own_size = set()
     rows, estimators = [], {}
     for name in names:
-        own = dict((per_kind or {}).get(name, {}))
-        settings = {"latent_dim": latent_dim, "random_state": random_state, **(params or {}), **own}
-        estimator = getattr(module, BY_NAME[name].estimator)(**settings)
+        size = {} if name in own_size else {"latent_dim": common}
+        estimator = _estimator(name, {**size, "random_state": random_state, **given[name]})
         row, estimators[name] = bench.measure(name, estimator, progress)
         rows.append(row)
-    rows += [bench.pca(latent_dim), bench.mean()]
+    sizes = {row["used_units"] for row in rows if not _is_nan(row["used_units"])} - {common}
+    rows += [bench.pca(common), *(bench.pca(size, f"pca {size}") for size in sorted(sizes)), bench.mean()]
     settings = {
-        "latent_dim": latent_dim,
+        "latent_dim": common,
+        "own_size": sorted(own_size),
         "noise": noise,
         "noise_std": bench.noise_std,
         "random_state": random_state,
@@ -180,19 +194,51 @@ def compare(
     return Comparison(rows, estimators, settings)
 
 
-def _check(
-    names: list[str], latent_dim: int, noise: float, per_kind: Mapping[str, Mapping[str, Any]] | None
-) -> None:
+def common_size(shape: Sequence[int]) -> int:
+    """Return the code size that is compared where none is given: half of a sample's values, at most 32."""
+    return max(1, min(MOST_CODE, math.prod(shape) // 2))
+
+
+def used_units(codes: NDArray[Any], found: Mapping[str, Any]) -> int | None:
+    """Return how many units a sample uses on average, >= 1; None where a code is not sparse.
+
+    A code is sparse where less than half of its units are active on a sample. Exact zeros are counted
+    where there are any; else ``found["active_share"]`` of the diagnostics decides.
+    """
+    share = float(metrics.code_activity(codes).mean())
+    if share > _SPARSE:
+        share = float(found["active_share"])
+    return max(1, round(share * codes.shape[1])) if share <= _SPARSE else None
+
+
+def _estimator(kind: str, parameters: Mapping[str, Any]) -> Any:
+    return getattr(import_module("diabolo"), BY_NAME[kind].estimator)(**parameters)
+
+
+def _is_overcomplete(kind: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a kind's code is wider than the input where nobody says how wide."""
+    from diabolo.parts import KLSparsity, Latent, as_part
+    from diabolo.recipe import as_penalties
+
+    estimator = _estimator(kind, parameters)
+    latent = as_part(Latent, "latent", estimator.latent)  # type: ignore[type-abstract]
+    return latent.overcomplete or any(isinstance(p, KLSparsity) for p in as_penalties(estimator.penalty))
+
+
+def _check(names: list[str], noise: float, per_kind: Mapping[str, Mapping[str, Any]] | None) -> None:
     if not names or len(set(names)) < len(names):
         raise InvalidParameterError(
             f"the kinds to compare must be at least one, each named once; got {names}. Name each kind once."
         )
     for kind in per_kind or {}:
         check_name("a kind with parameters of its own", kind, names)
-    if not isinstance(latent_dim, int | np.integer) or isinstance(latent_dim, bool) or latent_dim < 1:
-        raise InvalidParameterError(f"latent_dim must be an integer >= 1; got {latent_dim!r}.")
     if not noise >= 0 or math.isinf(noise):
         raise InvalidParameterError(f"noise must be a number >= 0; got {noise!r}. Use 0.5 for half a std.")
+
+
+def _check_size(latent_dim: Any) -> None:
+    if not isinstance(latent_dim, int | np.integer) or isinstance(latent_dim, bool) or latent_dim < 1:
+        raise InvalidParameterError(f"latent_dim must be an integer >= 1; got {latent_dim!r}.")
 
 
 class _Bench:
@@ -224,9 +270,12 @@ class _Bench:
         row |= {key: found[key] for key in ("code_size", "active_share", "dead_units")}
         row |= {key: found[key] for key in ("saturated_share", "jacobian_norm")}
         row |= {"n_parameters": int(estimator.n_parameters_), "fit_seconds": seconds}
-        return row | self._neighbours(lambda: estimator.transform(self.test)), estimator
+        codes = estimator.transform(self.test)
+        used = used_units(codes, found)
+        row |= {} if used is None else {"used_units": used}
+        return row | self._neighbours(codes), estimator
 
-    def pca(self, n_components: int) -> dict[str, Any]:
+    def pca(self, n_components: int, name: str = "pca") -> dict[str, Any]:
         start = time.perf_counter()
         fitted = metrics.pca(self.train, n_components, self.random_state)
         seconds = time.perf_counter() - start
@@ -236,7 +285,7 @@ class _Bench:
             restored: NDArray[Any] = fitted.inverse_transform(fitted.transform(metrics.flat(X)))
             return restored.reshape(X.shape)
 
-        row = self._errors("pca", restore(self.test), restore(self.noisy))
+        row = self._errors(name, restore(self.test), restore(self.noisy))
         activity = metrics.code_activity(codes)
         row |= {
             "code_size": int(fitted.n_components_),
@@ -247,7 +296,7 @@ class _Bench:
             "n_parameters": int(fitted.components_.size + fitted.mean_.size),
             "fit_seconds": seconds,
         }
-        return row | self._neighbours(lambda: codes)
+        return row | self._neighbours(codes)
 
     def mean(self) -> dict[str, Any]:
         constant = np.broadcast_to(self.center, self.test.shape)
@@ -266,10 +315,10 @@ class _Bench:
             "noisy_r2": metrics.r2(self.test, noisy, self.center),
         }
 
-    def _neighbours(self, codes: Callable[[], NDArray[Any]]) -> dict[str, Any]:
+    def _neighbours(self, codes: NDArray[Any]) -> dict[str, Any]:
         if self.labels is None:
             return {}
-        return {"neighbour_accuracy": metrics.neighbour_accuracy(codes(), self.labels)}
+        return {"neighbour_accuracy": metrics.neighbour_accuracy(codes, self.labels)}
 
 
 def format_value(value: Any, style: str = "number") -> str:

@@ -165,8 +165,17 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
             f" The noisy input has Gaussian noise, standard deviation {format_value(settings['noise_std'])},"
             f" {settings['noise']:g} times that of a typical value; the target stays clean."
         )
-    if len({row["code_size"] for row in comparison.rows if row["kind"] != "mean"}) > 1:
+    if "used_units" in columns:
+        told += (
+            " A sparse code has more units than the others and uses few of them on a sample; "
+            "PCA stands beside it with as many components."
+        )
+    elif len({row["code_size"] for row in comparison.rows if row["kind"] != "mean"}) > 1:
         told += " The codes differ in size: a larger one has it easier."
+    told += (
+        " The Jacobian is that of the encoder between scaled data and code: it also grows with the scale "
+        "that a code happens to have."
+    )
     told += " The best of each column is marked."
     return section("comparison", "Comparison", body + f'<p class="quiet">{escape(told)}</p>')
 

@@ -40,8 +40,8 @@ def headline(study: Study) -> str:
     told = f"{format_value(ratio)} to 1" if ratio >= 1 else "over-complete"
     values.append(("Code", f"{study.code_size:,}", f"for {study.n_values:,} values, {told}"))
     values.append(("Parameters", f"{int(study.estimator.n_parameters_):,}", "weights and biases"))
-    seconds = sum(float(row.get("seconds", 0.0)) for row in study.history)
     if study.history:
+        seconds = float(study.history[-1].get("seconds", 0.0))  # since the start of the fit
         epochs = f"{len(study.history)} epoch{'s' if len(study.history) > 1 else ''}"
         values.append(("Training", _duration(seconds), epochs))
     return cards(values)
@@ -236,10 +236,6 @@ def against_pca(study: Study) -> str:
     ]
     if study.view.kind == "row":
         rows.append(("PCA, standardised features", bed.standardized_pca(study.pca_size), study.pca_size))
-    if study.active_units is not None and study.active_units < study.pca_size:
-        rows.append(
-            ("PCA, as many components as active units", bed.pca(study.active_units), study.active_units)
-        )
     rows.append(("the mean sample", np.broadcast_to(bed.center, bed.x.shape), 0))
     head = ["", "code size", "mean squared error", "median", "R²"]
     lines = []
@@ -267,6 +263,8 @@ def against_pca(study: Study) -> str:
 
 
 def _pca_name(study: Study) -> str:
+    if study.used_units is not None:
+        return "PCA, one component for each unit used by a sample"
     return "PCA, same code size" if study.pca_size == study.code_size else "PCA, all components"
 
 
@@ -278,12 +276,12 @@ def diagnostics(study: Study) -> str:
         (
             "Active units",
             f"{int(found['active_units']):,} of {study.code_size:,}",
-            "carry something on some sample",
+            "vary over the samples",
         ),
-        ("Dead units", number(found["dead_units"], "count"), "never active"),
+        ("Dead units", number(found["dead_units"], "count"), "never vary"),
         ("Active share", number(found["active_share"], "share"), "of the units, on a sample"),
-        ("Saturated share", number(found["saturated_share"], "share"), "of hidden values at a flat end"),
-        ("Jacobian ‖J‖²", number(found["jacobian_norm"]), "of the encoder, mean"),
+        ("Saturated share", number(found["saturated_share"], "share"), "of code values at a flat end"),
+        ("Jacobian ‖J‖²", number(found["jacobian_norm"]), "of the encoder, scaled units"),
     ]
     charts = [plots.unit_bars(study.codes.std(axis=0), "spread of each unit (standard deviation)")]
     divergence = found.get("kl_per_unit")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diabolo import metrics
 from diabolo.errors import InvalidDataError
+from diabolo.report.compare import used_units
 from diabolo.report.pictures import SampleView
 
 Array = NDArray[Any]
@@ -184,14 +185,13 @@ class Study:
 
     @property
     def pca_size(self) -> int:
-        """Components that PCA gets: the code size, cut to what the data allow."""
-        return min(self.code_size, self.n_values, len(self.bed.x_train))
+        """Components that PCA gets: the units that a sample uses, cut to what the data allow."""
+        return min(self.used_units or self.code_size, self.n_values, len(self.bed.x_train))
 
     @cached_property
-    def active_units(self) -> int | None:
-        """Units active on the average sample, where that is clearly fewer than all."""
-        share = float(self.diagnostics.get("active_share", 1.0))
-        return max(1, round(share * self.code_size)) if share < 0.9 else None
+    def used_units(self) -> int | None:
+        """Units that a sample uses on average, where the code is sparse."""
+        return used_units(self.codes, self.diagnostics)
 
     @cached_property
     def pca_errors(self) -> Floats:
