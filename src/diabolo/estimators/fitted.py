@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 from torch import Tensor
+from torch.nn import functional
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import InvalidDataError, InvalidParameterError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
+_BLOCK = 32  # rows
 _VALUES_PER_BATCH = 2_000_000  # of the widest end, in inference: 8 MB, about the size of a cache
 
 
@@ -129,12 +131,20 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return torch.from_numpy(scaled).reshape(len(rows), *self.recipe_.input_shape)
 
     def _batches(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Apply ``function`` to batches whose widest layer fits the cache; the result is on the CPU."""
+        """Apply ``function`` to batches whose widest layer fits the cache; the result is on the CPU.
+
+        Batches are filled up to whole blocks: matrix products round differently at the ragged end of
+        a block, and a sample's code would depend on how many others come with it.
+        """
         widest = max(level.size for level in self.module_.levels())
-        size = max(32, min(8192, _VALUES_PER_BATCH // widest))
+        size = max(_BLOCK, min(8192, _VALUES_PER_BATCH // widest // _BLOCK * _BLOCK))
+        n, rest = len(x), -len(x) % _BLOCK
+        last = functional.pad(x[n // size * size :], (0, 0) * (x.ndim - 1) + (0, rest))
+        pieces = [*torch.split(x[: n // size * size], size), last]
+        device = self._device
         self.module_.eval()
-        with torch.inference_mode(), threads_for(2.0 * self.n_parameters_ * min(size, len(x))):
-            return torch.cat([function(batch.to(self._device)).cpu() for batch in torch.split(x, size)])
+        with torch.inference_mode(), threads_for(2.0 * self.n_parameters_ * min(size, n)):
+            return torch.cat([function(piece.to(device)).cpu() for piece in pieces if len(piece)])[:n]
 
     def _unscaled(self, rows: Tensor) -> Floats:
         return self._scaler.unscaled(rows.flatten(1).numpy())
@@ -149,7 +159,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         check_is_fitted(self)
         codes = np.asarray(Z, dtype=np.float32)
         size = self._n_features_out
-        if codes.ndim != 2 or codes.shape[1] != size:
+        if codes.ndim != 2 or codes.shape[1] != size or not len(codes):
             raise InvalidDataError(f"codes must have the shape (n_samples, {size}); got {codes.shape}.")
         if not np.isfinite(codes).all():
             raise InvalidDataError("codes must be finite; got NaN or inf.")
