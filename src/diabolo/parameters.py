@@ -44,7 +44,7 @@ class Parameters:
     activation: str | None = _option(
         None,
         "Non-linearity of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, selu, "
-        "softplus or linear. None: silu.",
+        "softplus or linear. None: elu.",
     )
     latent_activation: str | None = _option(
         None, "Non-linearity of the code. None: linear, or what the latent part asks for."

@@ -251,7 +251,7 @@ def _latent_dim(p: Parameters, n_features: int, latent: Latent, penalties: tuple
 
 
 def hidden_widths(n_features: int, latent_dim: int, depth: int) -> tuple[int, ...]:
-    """Return the default widths: the greatest power of two within the features (64 to 1024), halved by each layer.
+    """Return the default widths: a power of two from 64 to 1024, halved by each layer.
 
     No layer is narrower than twice the code, so that the code stays the bottleneck.
 
@@ -305,14 +305,14 @@ def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth
     widths = p.hidden_dims if kind == Dense.name else p.channels
     which = "hidden_dims" if kind == Dense.name else "channels"
     if widths is not None:
-        if isinstance(widths, str) or not isinstance(widths, Sequence) and not hasattr(widths, "__len__"):
+        if isinstance(widths, str) or not hasattr(widths, "__len__"):
             raise InvalidParameterError(f"{which} must be a sequence of integers >= 1; got {widths!r}.")
         if p.depth != default_depth and p.depth != len(widths):
             raise IncompatiblePartsError(
                 f"depth must equal the number of {which} where both are given; got depth={p.depth} and "
                 f"{which}={widths!r}. Leave depth out."
             )
-    common: dict[str, Any] = {"activation": p.activation or "silu", "norm": p.norm, "dropout": p.dropout}
+    common: dict[str, Any] = {"activation": p.activation or "elu", "norm": p.norm, "dropout": p.dropout}
     if kind == Dense.name:
         chosen = hidden_widths(n_features, latent_dim, depth) if widths is None else tuple(widths)
         return Dense(hidden_dims=chosen, tied_weights=bool(p.tied_weights), **common)
@@ -326,7 +326,8 @@ def _check_output(name: str | None, loss: Loss) -> None:
     activation(name, "output_activation")
     if loss.link != "linear" and name != loss.link:
         raise IncompatiblePartsError(
-            f"output_activation must be None or {loss.link!r} for loss={loss.name!r}, whose link it is; got {name!r}."
+            f"output_activation must be None or {loss.link!r} for loss={loss.name!r}, whose link "
+            f"it is; got {name!r}."
         )
 
 

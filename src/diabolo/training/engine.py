@@ -129,7 +129,7 @@ class Stage:
     def run(
         self, history: History, name: str, started: float, progress: Progress | None, total_epochs: int
     ) -> bool:
-        """Train to the end; return whether it was interrupted. The best weights are in the module afterwards."""
+        """Train to the end, leave the best weights in the module; return whether it was interrupted."""
         interrupted = False
         waited = 0
         history.stopped_by = "epochs"

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 _ADAM_SHARE = 0.3
 # the quintic whose repetition drives all singular values of a matrix towards 1 (Jordan et al. 2024)
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-_ROUNDS = 5
+_ROUNDS = 3
 _HALF_FROM = 256 * 256  # values from which half precision pays, where the processor multiplies it natively
 
 
@@ -63,7 +63,7 @@ class Muon(Optimizer):
 
 
 def _orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    """Return the nearest (semi-)orthogonal matrices, up to the quintic's tolerance of about 0.3."""
+    """Return the nearest (semi-)orthogonal matrices, roughly: three rounds turn as well as five did on MNIST."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, m in enumerate(matrices):
         groups[min(m.shape), max(m.shape)].append(i)

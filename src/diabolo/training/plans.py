@@ -62,7 +62,7 @@ def train(
 def continue_training(
     module: AutoencoderModule, recipe: Recipe, data: Tensor, history: History, stage: Stage | None
 ) -> Stage:
-    """Go once through ``data`` at a constant rate; return the stage, whose optimizer the next call goes on with."""
+    """Go once through ``data`` at a constant rate; return the stage for the next call to go on with."""
     keep_memory()
     if stage is None:
         settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
