@@ -122,7 +122,8 @@ class Chain(Corruption):
     steps: Sequence[Corruption] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, list | tuple):  # texts, or dicts read back from a file
+        given = self.steps if isinstance(self.steps, list | tuple) else ()
+        if any(isinstance(s, dict | str) for s in given):  # texts, or dicts read back from a file
             self.steps = tuple(
                 as_part(Corruption, "corruption", s) if isinstance(s, dict | str) else s  # type: ignore[type-abstract]
                 for s in self.steps

@@ -16,7 +16,6 @@ Shapes: n samples, d code values, m input values, h hidden units.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

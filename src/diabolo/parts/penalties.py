@@ -53,11 +53,10 @@ class Penalty(Part):
         """Raise IncompatiblePartsError where the latent cannot have this penalty."""
 
 
-@dataclass
 class _Weighted(Penalty):
-    """A penalty of constant weight. Abstract: it has no name of its own."""
+    """A penalty of constant weight. Abstract; no dataclass, so that each penalty orders its own settings."""
 
-    weight: float = 1.0
+    weight: float
 
     def validate(self) -> None:
         """Check the settings."""
