@@ -127,7 +127,11 @@ def test_sparse_kinds_keep_their_own_size_unless_they_are_alone(digits: Any) -> 
     ],
 )
 def test_units_used(codes: np.ndarray, share: float, used: int | None) -> None:
-    assert used_units(codes, {"active_share": share}) == used
+    assert used_units(codes, {"active_share": share}, n_values=7) == used
+
+
+def test_a_narrow_code_with_units_that_rest_is_not_called_sparse() -> None:
+    assert used_units(np.ones((4, 8)), {"active_share": 0.3}, n_values=64) is None
 
 
 @pytest.mark.parametrize(

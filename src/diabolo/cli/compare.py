@@ -63,7 +63,7 @@ DEMO = Contest(
     data="digits",
     kinds=("deep", "denoising", "variational", "sparse", "convolutional"),
     latent_dim=10,
-    parameters={"epochs": 30, "random_state": 0},
+    parameters={"epochs": 60, "random_state": 0},
 )
 """What `demo` trains: small enough for a minute on two cores."""
 

@@ -74,6 +74,7 @@ class Split:
     y: Array | None
     y_test: Array | None
     told: str
+    feature_names: tuple[str, ...] | None = None
 
 
 def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: int | None) -> Split:
@@ -95,13 +96,13 @@ def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: 
     """
     import numpy as np
 
-    X, y = dataset.X, dataset.y
+    X, y, names = dataset.X, dataset.y, dataset.feature_names
     if test_fraction is None and dataset.X_test is not None:
         told = f"the {len(dataset.X_test)} test rows of {dataset.name}"
-        return Split(X, dataset.X_test, y, dataset.y_test, told)
+        return Split(X, dataset.X_test, y, dataset.y_test, told, names)
     share = TEST_FRACTION if test_fraction is None else test_fraction
     if share == 0:
-        return Split(X, X, y, y, "the training rows themselves (test fraction 0)")
+        return Split(X, X, y, y, "the training rows themselves (test fraction 0)", names)
     n_test = max(1, round(share * len(X)))
     if n_test >= len(X):
         raise InvalidDataError(
@@ -112,9 +113,8 @@ def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: 
     order = np.random.default_rng(seed).permutation(len(X))
     train, test = np.sort(order[n_test:]), np.sort(order[:n_test])
     told = f"{n_test} of {len(X)} rows, held out at random (seed {seed})"
-    if y is None:
-        return Split(X[train], X[test], None, None, told)
-    return Split(X[train], X[test], y[train], y[test], told)
+    y_train, y_test = (None, None) if y is None else (y[train], y[test])
+    return Split(X[train], X[test], y_train, y_test, told, names)
 
 
 def pick(dataset: Dataset, split: str | None, default: str) -> tuple[Array, str]:

@@ -23,7 +23,7 @@ def model_numbers(estimator: Autoencoder, X_test: Array) -> dict[str, Any]:
     found = estimator.diagnostics(X_test)
     return {
         "code_size": codes.shape[1],
-        "used_units": used_units(codes, found),
+        "used_units": used_units(codes, found, estimator.n_features_in_),
         "n_test": len(X_test),
         "squared_error": float(estimator.reconstruction_error(X_test).mean()),
         "r2": float(estimator.score(X_test)),

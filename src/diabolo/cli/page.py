@@ -57,4 +57,5 @@ def write_page(
         y_test=split.y_test,
         comparison=comparison,
         command=COMMAND.get(),
+        feature_names=split.feature_names,
     )

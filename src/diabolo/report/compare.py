@@ -199,14 +199,15 @@ def common_size(shape: Sequence[int]) -> int:
     return max(1, min(MOST_CODE, math.prod(shape) // 2))
 
 
-def used_units(codes: NDArray[Any], found: Mapping[str, Any]) -> int | None:
+def used_units(codes: NDArray[Any], found: Mapping[str, Any], n_values: int) -> int | None:
     """Return how many units a sample uses on average, >= 1; None where a code is not sparse.
 
-    A code is sparse where less than half of its units are active on a sample. Exact zeros are counted
-    where there are any; else ``found["active_share"]`` of the diagnostics decides.
+    A code is sparse where at most half of its units are active on a sample. Units that are not exactly
+    0 count as active; in a code wider than the ``n_values`` of a sample, where squashed units are never
+    exactly 0, ``found["active_share"]`` of the diagnostics decides.
     """
     share = float(metrics.code_activity(codes).mean())
-    if share > _SPARSE:
+    if share > _SPARSE and codes.shape[1] > n_values:
         share = float(found["active_share"])
     return max(1, round(share * codes.shape[1])) if share <= _SPARSE else None
 
@@ -271,7 +272,7 @@ class _Bench:
         row |= {key: found[key] for key in ("saturated_share", "jacobian_norm")}
         row |= {"n_parameters": int(estimator.n_parameters_), "fit_seconds": seconds}
         codes = estimator.transform(self.test)
-        used = used_units(codes, found)
+        used = used_units(codes, found, metrics.flat(self.test).shape[1])
         row |= {} if used is None else {"used_units": used}
         return row | self._neighbours(codes), estimator
 

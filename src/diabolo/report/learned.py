@@ -56,12 +56,17 @@ def units(study: Study) -> str:
     order = np.argsort(codes.std(axis=0))[::-1][
         : MOST_UNITS // 2 if study.frugal and study.view.kind == "image" else MOST_UNITS
     ]
-    center = codes.mean(axis=0)
+    center = typical(codes)
     if study.view.kind == "image":
         return _traversal(study, order, center)
     if study.view.kind == "signal":
         return _signal_traversal(study, order, center)
     return _effects(study, order, center)
+
+
+def typical(codes: Floats) -> Floats:
+    """Return the code nearest to the mean of all: one that stands for a real sample."""
+    return np.asarray(codes[np.argmin(metrics.squared_error(codes, codes.mean(axis=0)[None]))])
 
 
 def _decode(study: Study, codes: Floats) -> NDArray[Any]:
@@ -78,8 +83,8 @@ def _traversal(study: Study, order: NDArray[Any], center: Floats) -> str:
         tiles = to_pixels(study.view.arrange(_decode(study, path)), low, high)
         strips.append((f"unit {unit}", montage(tiles, STEPS, f"what unit {unit} does", side=56)))
     told = (
-        f"From the mean code, one unit moves through the middle 98 % of its values; the {len(order)} units "
-        f"with the largest spread of {study.code_size:,}."
+        "From the code of a typical sample, one unit moves through the middle 98 % of its values; "
+        f"the {len(order)} units with the largest spread of {study.code_size:,}."
     )
     return figure(labelled_rows(strips), told)
 
@@ -93,7 +98,8 @@ def _signal_traversal(study: Study, order: NDArray[Any], center: Floats) -> str:
         decoded = study.view.arrange(_decode(study, path))[:, 0]
         panels.append([("middle", decoded[0]), ("1 %", decoded[1]), ("99 %", decoded[2])])
     told = (
-        "From the mean code, one unit at the middle, the 1 % and the 99 % point of its values; first channel."
+        "From the code of a typical sample, one unit at the middle, the 1 % and the 99 % point of "
+        "its values; first channel."
     )
     return figure(plots.signals([f"unit {unit}" for unit in order], panels), told)
 
@@ -114,7 +120,7 @@ def _effects(study: Study, order: NDArray[Any], center: Floats) -> str:
     )
     largest = float(np.abs(effect).max())
     told = (
-        "What one standard deviation of a unit adds to each feature, from the mean code; blue up, rust down, "
+        "What one standard deviation of a unit adds to each feature of a typical sample; blue up, rust down, "
         f"full colour at {largest:.2g} standard deviations of the feature."
     )
     return figure(body, told)

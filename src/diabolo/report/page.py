@@ -57,6 +57,7 @@ def write_report(
     comparison: Comparison | None = None,
     command: str | None = None,
     class_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
 ) -> Path:
     """Write ``index.html`` into ``directory`` and return its path.
 
@@ -81,6 +82,8 @@ def write_report(
         How the report was made, shown at its foot.
     class_names : sequence of str or None, default=None
         Names of the labels: by label where these are 0, 1, 2, ..., otherwise in their sorted order.
+    feature_names : sequence of str or None, default=None
+        Names of the values of a sample; None takes those of a frame, or numbers them.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def write_report(
         raise InvalidParameterError(
             "estimators must be at least one fitted estimator; got none. Pass {'name': estimator}."
         )
-    bed = Bench.of(X_train, X_test, y_test, class_names)
+    bed = Bench.of(X_train, X_test, y_test, class_names, feature_names)
     anchors = _anchors(list(estimators))
     studies = [
         Study(name, estimator, bed, frugal=len(estimators) > 3) for name, estimator in estimators.items()

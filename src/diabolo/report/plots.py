@@ -113,8 +113,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
     terms.sort(key=lambda term: term != "total")
     columns = min(3, len(terms))
     lines = math.ceil(len(terms) / columns)
-    width = 960 if columns > 1 else 720
-    with _canvas(width, 60 + 220 * lines, "learning curves") as (drawing, out):
+    with _canvas(960, 60 + 220 * lines, "learning curves") as (drawing, out):
         epochs = np.arange(1, len(rows) + 1)
         for i, term in enumerate(terms):
             axes = drawing.add_subplot(lines, columns, i + 1)
@@ -138,30 +137,32 @@ def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
                         markersize=5,
                         label=f"best, epoch {best + 1}",
                     )
-            _stages(axes, rows)
+            staged = _stages(axes, rows)
             _maybe_log(axes, list(values.values()))
-            axes.set_title(term.replace("_", " "))
+            axes.set_title(term.replace("_", " "), pad=20 if staged else None)
             axes.set_xlabel("epoch")
             axes.margins(x=0.02)
+            if len(rows) < 4:
+                axes.set_xlim(0.5, len(rows) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             if i == 0:
                 axes.legend()
     return out[0]
 
 
-def _stages(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Mark where one stage of the training ends and the next begins."""
+def _stages(axes: Any, rows: Sequence[dict[str, Any]]) -> bool:
+    """Mark where one stage of the training ends and the next begins; say whether there are several."""
     stages = [str(row.get("stage", "")) for row in rows]
     starts = [i for i in range(len(stages)) if i == 0 or stages[i] != stages[i - 1]]
     if len(starts) < 2:
-        return
+        return False
     for start in starts:
         if start:
             axes.axvline(start + 0.5, color=LINE, linewidth=1)
-        place = axes.get_xaxis_transform()
         axes.text(
-            start + 0.7, 0.99, stages[start], transform=place, color=MUTED, fontsize=9, va="top", rotation=90
+            start + 1, 1.02, stages[start], transform=axes.get_xaxis_transform(), color=MUTED, fontsize=9.5
         )
+    return True
 
 
 def _maybe_log(axes: Any, curves: Sequence[Floats]) -> None:
@@ -186,7 +187,7 @@ def latent_map(
     points: Floats, names: tuple[str, str], labels: NDArray[Any] | None, classes: Sequence[str] = ()
 ) -> str:
     """Draw codes in the plane, (n, 2); ``labels`` are texts out of ``classes``, or numbers, or None."""
-    size = float(np.clip(12000 / len(points), 9, 36))
+    size = float(np.clip(28000 / len(points), 14, 36))
     with _canvas(960, 580, "map of the codes") as (drawing, out):
         axes = drawing.add_subplot()
         if labels is None:
@@ -301,14 +302,12 @@ def unit_bars(values: Floats, label: str, threshold: float | None = None) -> str
     return out[0]
 
 
-def feature_bars(names: Sequence[str], ours: Floats, theirs: Floats) -> str:
-    """Draw the share of each feature's variance that is left unexplained; PCA as a mark."""
+def feature_bars(names: Sequence[str], ours: Floats, theirs: Floats, label: str) -> str:
+    """Draw the share of each feature's variance left unexplained; PCA, called ``label``, as a mark."""
 
     def draw(axes: Any, y: NDArray[Any]) -> None:
         axes.barh(y, 100 * ours, color=SERIES[0], height=0.62, label="this model")
-        axes.plot(
-            100 * theirs, y, "|", color=INK, markersize=11, markeredgewidth=2, label="PCA, same code size"
-        )
+        axes.plot(100 * theirs, y, "|", color=INK, markersize=11, markeredgewidth=2, label=label)
         axes.set_xlabel("variance left unexplained, %")
 
     return _by_feature(names, "error by feature", draw)

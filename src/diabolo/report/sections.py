@@ -36,15 +36,22 @@ def headline(study: Study) -> str:
         values.append(("PSNR", f"{value:.1f} dB", "peak signal over error"))
     if pca > 1e-4 * float(study.bed.mean_errors.mean()):
         values.append(("Error / PCA's", f"{error / pca:.2f}", f"PCA with {study.pca_size} components"))
+    if study.view.kind == "row":
+        value = metrics.feature_r2(study.bed.x, study.restored, study.bed.center)
+        values.append(("R², alike", format_value(value, "fixed"), "every feature counts alike"))
     ratio = study.n_values / study.code_size
     told = f"{format_value(ratio)} to 1" if ratio >= 1 else "over-complete"
     values.append(("Code", f"{study.code_size:,}", f"for {study.n_values:,} values, {told}"))
-    values.append(("Parameters", f"{int(study.estimator.n_parameters_):,}", "weights and biases"))
+    values.append(("Parameters", _count(int(study.estimator.n_parameters_)), "weights and biases"))
     if study.history:
         seconds = float(study.history[-1].get("seconds", 0.0))  # since the start of the fit
         epochs = f"{len(study.history)} epoch{'s' if len(study.history) > 1 else ''}"
         values.append(("Training", _duration(seconds), epochs))
     return cards(values)
+
+
+def _count(n: int) -> str:
+    return f"{n:,}" if n < 1_000_000 else f"{n / 1e6:.3g} M"
 
 
 def _duration(seconds: float) -> str:
@@ -161,13 +168,16 @@ def _row_reconstructions(study: Study) -> str:
     x, y = metrics.flat(study.bed.x), metrics.flat(study.restored)
     scale = study.bed.spread**2
     ours = metrics.squared_error_per_feature(x, y) / scale
-    pca = metrics.squared_error_per_feature(x, metrics.flat(study.bed.pca(study.pca_size))) / scale
+    size, alike = study.pca_size, study.features_alike
+    linear = study.bed.standardized_pca(size) if alike else metrics.flat(study.bed.pca(size))
+    pca = metrics.squared_error_per_feature(x, linear) / scale
+    label = f"PCA, {size} components" + (", standardised features" if alike else "")
     order = np.argsort(ours)[::-1][:MOST_FEATURES]
     names = [study.feature_names[i] for i in order]
     told = "A test feature at 0 % comes back exactly; at 100 % the mean would have done as well."
     if len(ours) > len(order):
         told += f" The {len(order)} of {len(ours):,} features with the largest share."
-    body = figure(plots.feature_bars(names, ours[order], pca[order]), told)
+    body = figure(plots.feature_bars(names, ours[order], pca[order], label), told)
     rows, columns = study.some(5), order[:8]
     lines = []
     for row in rows:

@@ -69,9 +69,17 @@ class Bench:
     labels: Labels | None
     rows: Array = field(repr=False)
     n_test: int = 0
+    feature_names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, X_train: Any, X_test: Any, y_test: Any, class_names: Sequence[str] | None) -> Bench:
+    def of(
+        cls,
+        X_train: Any,
+        X_test: Any,
+        y_test: Any,
+        class_names: Sequence[str] | None,
+        feature_names: Sequence[str] | None = None,
+    ) -> Bench:
         """Check the data and thin out what is too much for a page."""
         shapes = np.shape(X_train), np.shape(X_test)
         if shapes[0][1:] != shapes[1][1:] or not shapes[0][0] or not shapes[1][0]:
@@ -88,7 +96,12 @@ class Bench:
         rows = thinned(shapes[1][0], max(1, MOST_VALUES // int(np.prod(shapes[1][1:]))))
         kept = thinned(shapes[0][0], max(1, MOST_VALUES // int(np.prod(shapes[0][1:]))))
         return cls(
-            take(X_train, kept), take(X_test, rows), labels.take(rows) if labels else None, rows, shapes[1][0]
+            take(X_train, kept),
+            take(X_test, rows),
+            labels.take(rows) if labels else None,
+            rows,
+            shapes[1][0],
+            tuple(feature_names or ()),
         )
 
     @cached_property
@@ -191,7 +204,12 @@ class Study:
     @cached_property
     def used_units(self) -> int | None:
         """Units that a sample uses on average, where the code is sparse."""
-        return used_units(self.codes, self.diagnostics)
+        return used_units(self.codes, self.diagnostics, self.n_values)
+
+    @property
+    def features_alike(self) -> bool:
+        """Whether the estimator scales every feature by its own spread."""
+        return self.estimator.recipe_.scaling in ("standard", "minmax")
 
     @cached_property
     def pca_errors(self) -> Floats:
@@ -221,7 +239,7 @@ class Study:
     @cached_property
     def feature_names(self) -> list[str]:
         """Names of the values of a sample."""
-        names = getattr(self.estimator, "feature_names_in_", None)
+        names: Any = self.bed.feature_names or getattr(self.estimator, "feature_names_in_", None)
         if names is None:
             names = getattr(self.bed.train, "columns", None)
         if names is None or len(names) != self.n_values:
