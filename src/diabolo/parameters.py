@@ -116,7 +116,9 @@ class Parameters:
         0.1, "Share of rows held out to choose the best weights, in [0, 1). 0: the training loss chooses."
     )
     patience: int | None = _option(
-        20, "Epochs without a better validation loss before training stops, >= 1. None: never stop early."
+        None,
+        "Epochs without a better validation loss before training stops, >= 1. None: never stop early; the "
+        "best weights are kept all the same, and a cosine schedule needs its end.",
     )
     device: str = _option("auto", "auto (a CUDA GPU where there is one), cpu, cuda, mps.")
     random_state: int | np.random.RandomState | None = _option(

@@ -66,7 +66,7 @@ def test_muon_takes_matrices_and_adam_the_rest() -> None:
 
 
 def test_history_rows_add_up_and_tell_the_course(rows: np.ndarray) -> None:
-    est = Autoencoder(epochs=5, latent_dim=3, penalty="l1:0.1", random_state=0, patience=None).fit(rows)
+    est = Autoencoder(epochs=5, latent_dim=3, penalty="l1:0.1", random_state=0).fit(rows)
     assert len(est.history_) == 5
     for row in est.history_.rows:
         for part in ("training", "validation"):
