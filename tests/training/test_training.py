@@ -128,8 +128,8 @@ def test_plateau_halves_the_rate(rows: np.ndarray) -> None:
     )
     est.fit(rows)
     rates = est.history_.column("learning_rate")
-    assert rates[0] == 0.25
-    assert rates[-1] in {2.0**-k for k in range(3, 12)}
+    assert rates[0] == 0.05
+    assert rates[-1] in {0.05 * 2.0**-k for k in range(1, 12)}
 
 
 def test_divergence_goes_back_and_says_so(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
