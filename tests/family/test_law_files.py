@@ -83,13 +83,21 @@ def models(rows, digits):
     yield "images", make("ConvolutionalAutoencoder", channels=(3,)), images
     yield "flattened", make("ConvolutionalAutoencoder", input_shape=(8, 8), depth=1), images.reshape(-1, 64)
     chain = Chain([GaussianNoise(np.float32(0.1)), MaskingNoise(0.1)])
-    yield "parts", make("SparseAutoencoder", latent=TopK(2), corruption=chain, training=LayerWise(epochs=1)), rows
-    yield "numpy", make("Autoencoder", hidden_dims=np.array([7, 5]), epochs=np.int64(2), dropout=0.2), rows
+    yield (
+        "parts",
+        make("SparseAutoencoder", latent=TopK(2), corruption=chain, training=LayerWise(epochs=1)),
+        rows,
+    )
+    yield "numpy", make("Autoencoder", hidden_dims=[np.int64(7), 5], epochs=np.int64(2), dropout=0.2), rows
     yield "network", make("Autoencoder", architecture=Dense(hidden_dims=(np.int64(9),), norm="layer")), rows
     mixture = {"latent": "gaussian", "penalty": ["posterior_kl", "l1:0.1"], "loss": "gaussian:0.5"}
     spatial = Conv(channels=(4,), code="spatial", norm="batch")
     yield "mixture", make("Autoencoder", architecture=spatial, corruption="masking", **mixture), images
-    yield "cross-entropy", make("Autoencoder", loss="binary_cross_entropy", latent="jumprelu", penalty="l0"), images
+    yield (
+        "cross-entropy",
+        make("Autoencoder", loss="binary_cross_entropy", latent="jumprelu", penalty="l0"),
+        images,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +110,9 @@ def stored(rows, digits, tmp_path_factory):
         np.save(folder / "X.npy", np.asarray(X))
         found[name] = model, X, folder
     folders = [str(folder) for *_, folder in found.values()]
-    subprocess.run([sys.executable, "-c", FRESH, *folders], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, "-c", FRESH, *folders], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     return found
 
 
@@ -124,16 +134,19 @@ def test_the_settings_come_back(stored, case):
     assert type(loaded) is type(model)
     before, after = (m.get_params(deep=False) for m in (model, loaded))
     for key, value in before.items():
-        plain = value.tolist() if isinstance(value, np.ndarray) else to_plain(value)
-        assert to_plain(after[key]) == pytest.approx(plain) if key == "corruption" else to_plain(after[key]) == plain
+        plain = [json.dumps(to_plain(v), default=persistence._plain) for v in (value, after[key])]
+        assert plain[0] == plain[1]
         assert isinstance(after[key], tuple) == isinstance(value, tuple)
-        assert type(after[key]) is type(value) or isinstance(value, (np.ndarray, np.generic))
+        assert type(after[key]) is type(value) or isinstance(value, np.generic)
 
 
 def test_a_loaded_model_learns_on_and_can_be_saved_again(stored, tmp_path):
     model, X, folder = stored["VariationalAutoencoder"]
     loaded = diabolo.load(folder / "model.safetensors")
-    assert loaded.save(tmp_path / "again.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (
+        loaded.save(tmp_path / "again.safetensors").read_bytes()
+        == (folder / "model.safetensors").read_bytes()
+    )
     n = len(loaded.history_.rows)
     loaded.partial_fit(X)
     assert len(loaded.history_.rows) == n + 1
@@ -183,7 +196,7 @@ def whole(stored):
     return path.read_bytes(), *persistence.read_model(path)
 
 
-def refused(path, match=""):
+def refused(path, match="must"):
     with pytest.raises(ModelFileError, match=match) as caught:
         diabolo.load(path)
     assert str(path) in str(caught.value)
@@ -237,19 +250,30 @@ def written(path, header, tensors, text=None):
     return path
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "3", "null", '"x"', "{", "[" * 100_000, '{"format": "diabolo-model"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "3", "null", '"x"', "{", "[" * 100_000, '{"format": "diabolo-model"}']
+)
 def test_headers_that_are_none(whole, tmp_path, text):
     refused(written(tmp_path / "m.safetensors", None, whole[2], text))
 
 
 def test_versions(whole, tmp_path):
     for version in (2, 0, "1", None, [1]):
-        refused(written(tmp_path / "m.safetensors", whole[1] | {"version": version}, whole[2]), "Update diabolo")
+        refused(
+            written(tmp_path / "m.safetensors", whole[1] | {"version": version}, whole[2]), "Update diabolo"
+        )
 
 
 HOSTILE = {
     "estimator": ["Pipeline", "load", "__class__", None, 3, ["Autoencoder"], {"a": 1}],
-    "params": [None, 3, [1], {"nonsense": 1}, {"architecture": {"name": "os"}}, {"latent": {"name": "topk", "k": 0}}],
+    "params": [
+        None,
+        3,
+        [1],
+        {"nonsense": 1},
+        {"architecture": {"name": "os"}},
+        {"latent": {"name": "topk", "k": 0}},
+    ],
     "tuples": [None, 3, ["nonsense"], [["hidden_dims"]]],
     "sample_shape": [None, [], [7], [-6], [2, 3], [6.0], ["6"], [float("inf")], [10**30], 6],
     "row_shape": [None, [3, 2], [7]],
@@ -265,7 +289,9 @@ def test_hostile_headers(whole, tmp_path, key, value):
     refused(written(tmp_path / "m.safetensors", whole[1] | {key: value}, whole[2]))
 
 
-@pytest.mark.parametrize("key", ["estimator", "params", "tuples", "recipe", "sample_shape", "scaling", "history"])
+@pytest.mark.parametrize(
+    "key", ["estimator", "params", "tuples", "recipe", "sample_shape", "scaling", "history"]
+)
 def test_headers_without_a_key(whole, tmp_path, key):
     refused(written(tmp_path / "m.safetensors", {k: v for k, v in whole[1].items() if k != key}, whole[2]))
 
@@ -300,7 +326,9 @@ RECIPES = {
 @pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in RECIPES.items() for v in values])
 def test_hostile_recipes_take_no_memory(whole, tmp_path, key, value):
     recipe = whole[1]["recipe"] | {key: value}
-    refused(written(tmp_path / "m.safetensors", whole[1] | {"recipe": recipe}, whole[2]), "do not fit together")
+    refused(
+        written(tmp_path / "m.safetensors", whole[1] | {"recipe": recipe}, whole[2]), "do not fit together"
+    )
 
 
 def test_hostile_tensors(whole, tmp_path):
@@ -315,7 +343,9 @@ def test_hostile_tensors(whole, tmp_path):
             refused(written(path, header, tensors | {key: spoiled}), "holds NaN or inf")
     refused(written(path, header, tensors | {"module.extra": torch.zeros(1)}), "module.extra is not known")
     refused(written(path, header, tensors | {"extra": torch.zeros(1)}), "extra is not known")
-    refused(written(path, header, tensors | {"scaler.scale": torch.zeros(6, dtype=torch.float64)}), "not positive")
+    refused(
+        written(path, header, tensors | {"scaler.scale": torch.zeros(6, dtype=torch.float64)}), "not positive"
+    )
     no_shares = -torch.ones_like(tensors["density.weights"])
     refused(written(path, header, tensors | {"density.weights": no_shares}), "no shares")
 
@@ -382,7 +412,7 @@ def test_a_disk_that_is_really_full(stored, tmp_path):
         pytest.skip("this machine lets nobody mount a disk")
     try:
         with pytest.raises(ModelFileError, match="No space left"):
-            stored["SparseAutoencoder"][0].save(tmp_path / "model.safetensors")
+            stored["DeepAutoencoder"][0].save(tmp_path / "model.safetensors")
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

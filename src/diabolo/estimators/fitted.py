@@ -133,8 +133,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _batches(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply ``function`` to batches whose widest layer fits the cache; the result is on the CPU.
 
-        Batches are filled up to whole blocks: matrix products round differently at the ragged end of
-        a block, and a sample's code would depend on how many others come with it.
+        Batches are filled up to whole blocks: products of other sizes are summed in another order, and
+        a row alone would come out visibly different in single precision from the same row among twenty.
         """
         widest = max(level.size for level in self.module_.levels())
         size = max(_BLOCK, min(8192, _VALUES_PER_BATCH // widest // _BLOCK * _BLOCK))

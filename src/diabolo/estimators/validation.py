@@ -75,6 +75,7 @@ def check_cells(X: Array) -> None:
         return
     for (i, j), value in np.ndenumerate(X):
         if isinstance(value, (str, bytes)) and not _is_number(value):
+            value = value.item() if isinstance(value, np.generic) else value
             raise InvalidDataError(
                 f"X must be numeric; got {value!r} at row {i}, column {j}. "
                 "Encode it as numbers or drop the column."
