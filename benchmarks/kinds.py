@@ -60,7 +60,8 @@ def run(name: str, epochs: int, latent_dim: int, kinds: list[str], rows: int | N
         "code": f"{latent_dim} units; sparse codes as their column says",
         "noise": "Gaussian, half of the pixels' typical standard deviation, on the test images only",
         "hardware": f"{processor()}, {os.cpu_count()} cores, no GPU; seconds on a shared machine, +-20 %",
-        "versions": f"diabolo {diabolo.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "versions": f"diabolo {diabolo.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}",
         "date": date.today().isoformat(),
     }
     header = [
