@@ -46,7 +46,8 @@ def outputs(model, X):
         "interpolate": model.interpolate(np.asarray(X)[0], np.asarray(X)[1], 4),
     }
     numbers = model.diagnostics(X)
-    found |= {f"diagnostics {key}": np.float64(value if value is not None else -1) for key, value in numbers.items()}
+    for key, value in numbers.items():
+        found[f"diagnostics {key}"] = np.float64(value if value is not None else -1)
     texts = {
         "names": list(model.get_feature_names_out()),
         "features": list(map(str, getattr(model, "feature_names_in_", []))),
@@ -55,7 +56,8 @@ def outputs(model, X):
         "sizes": [model.n_features_in_, model.n_parameters_, list(model.sample_shape_)],
         "shapes": {key: list(value.shape) for key, value in found.items()},
     }
-    return {key: value.tobytes().hex() for key, value in found.items()} | {"texts": json.dumps(texts, sort_keys=True)}
+    texts = {"texts": json.dumps(texts, sort_keys=True)}
+    return {key: value.tobytes().hex() for key, value in found.items()} | texts
 '''
 FRESH = (
     OUTPUTS
@@ -141,7 +143,7 @@ def test_the_settings_come_back(stored, case):
 
 
 def test_a_loaded_model_learns_on_and_can_be_saved_again(stored, tmp_path):
-    model, X, folder = stored["VariationalAutoencoder"]
+    _, X, folder = stored["VariationalAutoencoder"]
     loaded = diabolo.load(folder / "model.safetensors")
     assert (
         loaded.save(tmp_path / "again.safetensors").read_bytes()

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bytes(name, rows):
 
 
 def test_a_random_state_object_is_drawn_from(rows):
-    chance = np.random.RandomState(0)  # noqa: NPY002 - scikit-learn's convention
+    chance = np.random.RandomState(0)
     first = make("Autoencoder", random_state=chance).fit(rows)
     second = make("Autoencoder", random_state=chance).fit(rows)
     assert weight_bytes(first) != weight_bytes(second)

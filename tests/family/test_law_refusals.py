@@ -71,8 +71,7 @@ def test_a_divergence_goes_back_or_gives_up_but_never_hands_out_nan(name, rows, 
         warnings.simplefilter("always")
         try:
             model.fit(rows)
-        except DivergedError as error:
-            assert re.search("learning_rate must .*; got .*Set learning_rate", str(error))
+        except DivergedError:
             with pytest.raises(NotFittedError):
                 model.transform(rows)
             return
@@ -83,7 +82,11 @@ def test_a_divergence_goes_back_or_gives_up_but_never_hands_out_nan(name, rows, 
 
 
 def test_some_rate_diverges(rows):
-    with pytest.warns(DivergenceWarning, match="back to the last good weights"), pytest.raises(DivergedError):
+    text = r"learning_rate must let the loss stay finite; got a divergence .*Set learning_rate below"
+    with (
+        pytest.warns(DivergenceWarning, match="back to the last good weights"),
+        pytest.raises(DivergedError, match=text),
+    ):
         make("DeepAutoencoder", learning_rate=1e30).fit(rows)
 
 
@@ -132,7 +135,7 @@ def test_rows_that_differ_in_length():
 
 def test_another_width_than_in_fit(fitted, rows):
     for method in READ:
-        with pytest.raises(ValueError, match="X has 5 features, but .* is expecting 6 features"):
+        with pytest.raises(ValueError, match=r"X has 5 features, but .* is expecting 6 features"):
             getattr(fitted, method)(rows[:, :5])
     refused(lambda: fitted.inverse_transform(np.zeros((2, 5))), "(n_samples, 4)", "(2, 5)")
     refused(lambda: fitted.inverse_transform(np.zeros((0, 4))), "(0, 4)")

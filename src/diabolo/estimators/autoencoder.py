@@ -21,7 +21,7 @@ from diabolo.estimators.fitted import Array, Fitted
 from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
-from diabolo.parts import Noisy, activation, as_part
+from diabolo.parts import GaussianPosterior, Noisy, activation, as_part
 from diabolo.parts.losses import Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
@@ -236,9 +236,11 @@ class Autoencoder(Parameters, Fitted):
         return report
 
     def _warn_if_collapsed(self, x: Tensor) -> None:
+        if not isinstance(self.recipe_.latent, GaussianPosterior):
+            return
         with threads_for(0.0):
             found = diagnose(self.module_, x[:1000], self.recipe_.latent_activation)
-        if found["kl_per_unit"] is not None and found["active_units"] == 0:
+        if found["active_units"] == 0:
             warnings.warn(
                 "the posterior collapsed: no unit of the code carries information. Lower beta of the penalty "
                 "posterior_kl, set its warmup or free_bits, or use loss='gaussian'.",
