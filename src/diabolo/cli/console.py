@@ -195,7 +195,7 @@ def plain(value: Any) -> Any:
 
 
 def _looks_numeric(cell: str) -> bool:
-    text = cell.strip().replace(",", "").rstrip("%s ")
+    text = cell.strip().removeprefix("<").replace(",", "").rstrip("%s ")
     if text in ("", "-", "–"):
         return True
     try:

@@ -32,13 +32,13 @@ COLUMNS: dict[str, tuple[str, str, bool | None]] = {
     "noisy_r2": ("R², noisy input", "fixed", True),
     "neighbour_accuracy": ("neighbours agree", "share", True),
     "code_size": ("code size", "count", None),
-    "used_units": ("units used per sample", "count", None),
+    "used_units": ("units used", "count", None),
     "active_share": ("active share", "share", None),
     "dead_units": ("dead units", "count", None),
     "saturated_share": ("saturated share", "share", None),
     "jacobian_norm": ("Jacobian ‖J‖²", "number", None),
     "n_parameters": ("parameters", "count", None),
-    "fit_seconds": ("seconds", "number", None),
+    "fit_seconds": ("seconds", "seconds", None),
 }
 
 
@@ -332,6 +332,8 @@ def format_value(value: Any, style: str = "number") -> str:
         return f"{int(value):,}"
     if style == "share":
         return f"{100 * value:.1f} %"
+    if style == "seconds" and value < 0.1:
+        return "< 0.1"
     if style == "fixed":
         return f"{value:.3f}"
     if abs(value) >= 1000:

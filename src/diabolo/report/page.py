@@ -140,7 +140,7 @@ def _article(study: Study, anchor: str, alone: bool) -> str:
         if entries.get(key, pair)
     )
     first = entries.pop("reconstructions")
-    index = "" if alone else f'<p class="quiet">{links}</p>'
+    index = "" if alone else f'<p class="quiet links">{links}</p>'
     body = first + pair + "".join(entries.values())
     return f'<article id="{anchor}"><h2>{heading}</h2>{index}{sections.headline(study)}{body}</article>'
 
@@ -155,7 +155,7 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
         if row["kind"] not in anchors:
             marks[i, 0] = "baseline"
     lines = [[format_value(row[key], COLUMNS[key][1]) for key in columns] for row in comparison.rows]
-    body = table([COLUMNS[key][0] for key in columns], lines, marked=marks)
+    body = table([COLUMNS[key][0] for key in columns], lines, marked=marks, kind="compact")
     settings = comparison.settings
     told = (
         "All were trained on the same rows and measured on the same held-out rows. Squared errors are summed "

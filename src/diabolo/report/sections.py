@@ -183,7 +183,7 @@ def _row_reconstructions(study: Study) -> str:
     for row in rows:
         lines.append((f"sample {study.bed.rows[row]}", *(format_value(float(v)) for v in x[row, columns])))
         lines.append(("came back as", *(format_value(float(v)) for v in y[row, columns])))
-    head = ("", *(study.feature_names[i] for i in columns))
+    head = ("", *(study.feature_names[i].replace("_", "_\u200b") for i in columns))  # may break there
     return body + "<h4>Some rows, the features with the largest share</h4>" + table(head, lines)
 
 
