@@ -196,6 +196,16 @@ def test_wrong_width(run: Run, model: Path, table: Path, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "evaluate"])
+def test_data_of_another_width_is_one_sentence(
+    run: Run, table_model: Path, images: Path, tmp_path: Path, command: str
+) -> None:
+    place = [] if command == "evaluate" else ["-o", tmp_path / "out.npy"]
+    said = run(command, table_model, images, *place)
+    assert said.code == 1
+    assert "DATA must hold samples of 5 values, as the model was trained on; got 8 x 8" in said.err
+
+
 def test_a_reader_that_goes_away_is_no_traceback(model: Path) -> None:
     """As in `diabolo info MODEL | head -1`, with a pipe that nobody reads from any more."""
     with subprocess.Popen(

@@ -63,6 +63,7 @@ def encode(
     output = check_place(output, TABLES)
     estimator = inputs.load_model(model)
     X, told = inputs.pick(inputs.load_data(data, source), split, default="train")
+    inputs.check_fits(estimator, X)
     codes = estimator.transform(X)
     names = [str(name) for name in estimator.get_feature_names_out()]
     write_rows(output, codes, names)
@@ -95,6 +96,7 @@ def reconstruct(
     check_pictures(output, estimator.sample_shape_)
     dataset = inputs.load_data(data, source)
     X, told = inputs.pick(dataset, split, default="train")
+    inputs.check_fits(estimator, X)
     _write(out, output, estimator.reconstruct(X), f"reconstructions of {told}", dataset.feature_names)
 
 

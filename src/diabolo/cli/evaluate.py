@@ -36,6 +36,7 @@ def evaluate(
     estimator = inputs.load_model(model)
     dataset = inputs.load_data(data, source)
     X, told = inputs.pick(dataset, split, default="test")
+    inputs.check_fits(estimator, X)
     payload: dict[str, Any] = {"model": model, "tested_on": told, **numbers.model_numbers(estimator, X)}
 
     fitted_on = None

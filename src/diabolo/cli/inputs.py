@@ -65,6 +65,16 @@ def load_model(path: Path) -> Autoencoder:
     return load(path)
 
 
+def check_fits(estimator: Autoencoder, X: Array) -> None:
+    """Raise unless the samples of ``X`` have as many values as those the model was trained on."""
+    if X[0].size != estimator.n_features_in_:
+        shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, X.shape[1:])]
+        raise InvalidDataError(
+            f"DATA must hold samples of {shapes[0]} values, as the model was trained on; got {shapes[1]}. "
+            "Give such data, or another model."
+        )
+
+
 @dataclass(frozen=True)
 class Split:
     """Rows to train on, rows to test on, and in words where the latter come from."""
