@@ -44,9 +44,9 @@ def test_results_are_deterministic_and_do_not_depend_on_the_other_rows(fitted, r
         few = getattr(fitted, method)(rows[:20])
         assert few.tobytes() == getattr(fitted, method)(rows[:20]).tobytes()
         alone = np.concatenate([getattr(fitted, method)(rows[i : i + 1]) for i in range(20)])
-        assert few.tobytes() == alone.tobytes()
-        many = getattr(fitted, method)(rows)[:20]  # other sizes are summed in another order
-        np.testing.assert_allclose(few, many, rtol=1e-4, atol=1e-5 * np.abs(many).max())
+        many = getattr(fitted, method)(rows)[:20]
+        for other in (alone, many):  # other sizes and places may be summed in another order
+            np.testing.assert_allclose(few, other, rtol=1e-4, atol=1e-6 * np.abs(many).max())
 
 
 @pytest.mark.parametrize("seed", [None, 3])
