@@ -1,4 +1,4 @@
-"""The table of the kinds: which exist, where each comes from. Imports nothing heavy: the command line reads it."""
+"""The table of the kinds: which exist, where each comes from. Light, since the command line reads it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Parameters:
     )
     optimizer: str = _option(
         "muon",
-        "muon: orthogonalised steps for the matrices, Adam's for the rest (slower per step, far fewer steps); "
+        "muon: orthogonalised steps for the matrices, Adam's for the rest (slower steps, far fewer); "
         "or adam.",
     )
     schedule: str = _option(

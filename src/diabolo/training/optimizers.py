@@ -63,7 +63,7 @@ class Muon(Optimizer):
 
 
 def _orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    """Return the nearest (semi-)orthogonal matrices, roughly: three rounds turn as well as five did on MNIST."""
+    """Return roughly the nearest (semi-)orthogonal matrices: few rounds, as exactness buys nothing."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, m in enumerate(matrices):
         groups[min(m.shape), max(m.shape)].append(i)
