@@ -253,7 +253,8 @@ def _latent_dim(p: Parameters, n_features: int, latent: Latent, penalties: tuple
 def hidden_widths(n_features: int, latent_dim: int, depth: int) -> tuple[int, ...]:
     """Return the default widths: a power of two from 64 to 1024, halved by each layer.
 
-    The first is the greatest within the number of features. No layer is narrower than twice the code, so that the code stays the bottleneck.
+    The first is the greatest within the number of features. No layer is narrower than twice the
+    code, so that the code stays the bottleneck.
 
     >>> hidden_widths(784, 30, 3)
     (512, 256, 128)
