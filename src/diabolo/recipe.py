@@ -284,7 +284,7 @@ def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth
         "dropout": 0.0,
         "tied_weights": False,
     }
-    given = [name for name, default in own.items() if getattr(p, name) != default]
+    given = [name for name, default in own.items() if not _is(getattr(p, name), default)]
     if not isinstance(p.architecture, str) or ":" in p.architecture:
         if given:
             raise IncompatiblePartsError(
@@ -319,6 +319,11 @@ def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth
         return Dense(hidden_dims=chosen, tied_weights=bool(p.tied_weights), **common)
     chosen = tuple(16 << min(i, 4) for i in range(depth)) if widths is None else tuple(widths)
     return Conv(channels=chosen, **common)
+
+
+def _is(value: object, default: object) -> bool:
+    """Whether a parameter stands at its default; arrays of widths compare element by element otherwise."""
+    return value is default or (isinstance(default, float) and value == default)
 
 
 def _check_output(name: str | None, loss: Loss) -> None:

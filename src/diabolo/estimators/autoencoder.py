@@ -102,7 +102,7 @@ class Autoencoder(Parameters, Fitted):
                 self._on_device(generator),
                 self._reporting(progress),
             )
-        self._codes = self._some_codes(data)
+            self._codes = self._some_codes(data)
         self._warn_if_collapsed(data if held_out is None else held_out)
         if interrupted:
             raise KeyboardInterrupt
