@@ -64,10 +64,11 @@ def run(name: str, epochs: int, latent_dim: int, kinds: list[str], rows: int | N
         f"Python {platform.python_version()}",
         "date": date.today().isoformat(),
     }
+    command = f"python benchmarks/kinds.py {name} --epochs {epochs}" + (f" --rows {rows}" if rows else "")
     header = [
         f"# Every kind on {name}",
         "",
-        f"Made by `python benchmarks/kinds.py {name} --epochs {epochs}`.",
+        f"Made by `{command}`.",
         "",
     ]
     header += [f"- {key}: {value}" for key, value in settings.items()]

@@ -119,18 +119,15 @@ def table_width(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
 
 
 def print_pairs(to: Console, pairs: Iterable[tuple[str, str]], title: str | None = None) -> None:
-    """Print names and values in two columns without a frame."""
-    from rich.table import Table
+    """Print names and values in two columns; a long value, a path say, is left whole for copying."""
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        grid.add_row(Text(name, style="dim"), Text(value))
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
     if title:
         to.print(Text(title, style="bold"))
-    to.print(grid)
+    for name, value in listed:
+        to.print(Text.assemble((name.ljust(width), "dim"), "  ", value), soft_wrap=True)
 
 
 def number(value: float | None) -> str:
