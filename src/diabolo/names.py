@@ -23,6 +23,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "Choose one of " + ", ".join(repr(c) for c in choices) + "."
 
 
+def quoted(names: Iterable[str], most: int = 5) -> str:
+    """Return names as a sentence shows them, the first few of many.
+
+    >>> quoted(["a", "b"]), quoted("abcdefg")
+    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 2 more")
+    """
+    listed = [repr(name) for name in names]
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest
+
+
 def check_name(what: str, name: object, known: Iterable[str]) -> str:
     """Return ``name`` if it is one of ``known``.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, environment
+from conftest import Run, environment, train_to
 
 import diabolo
 from diabolo.data import load as load_data
@@ -53,13 +54,74 @@ def test_a_table_keeps_its_columns(run: Run, table_model: Path, table: Path, tmp
     assert rows.feature_names == ("a", "b", "c", "d", "e")
 
 
-def test_codes_as_a_table_with_the_label_left_out(
-    run: Run, table_model: Path, table: Path, tmp_path: Path
+def changed(table: Path, place: Path, change: Callable[[list[str]], list[str]]) -> Path:
+    """Write the table anew with the cells of each row changed."""
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    place.write_text("\n".join(",".join(change(row)) for row in rows) + "\n")
+    return place
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "evaluate"])
+@pytest.mark.parametrize("labels", ["words", "numbers"])
+def test_columns_are_found_by_name(
+    run: Run, table_model: Path, table: Path, tmp_path: Path, command: str, labels: str
 ) -> None:
-    said = run("encode", table_model, table, "-o", tmp_path / "codes.csv")
-    assert said.code == 1  # the column of labels is no number
-    assert "species" in said.err
-    assert list(tmp_path.iterdir()) == []
+    """The column of labels may still be there, and columns may stand in another order."""
+    codes = {"x": "0", "y": "1"} if labels == "numbers" else {}
+    mixed = changed(
+        table, tmp_path / "mixed.csv", lambda row: [codes.get(cell, cell) for cell in reversed(row)]
+    )
+    found = []
+    for data, words in ((table, ["--label", "species"]), (mixed, [])):
+        place = [] if command == "evaluate" else ["-o", tmp_path / "out.csv"]
+        said = run(command, table_model, data, *words, *place, "--json")
+        assert said.code == 0, said.err
+        found.append((tmp_path / "out.csv").read_text() if place else said.json["squared_error"])
+        note = "mixed.csv: column 'species' is not among the model's features and is left out\n"
+        assert said.err.startswith("" if words else note)
+        assert ("species" in said.err) == (not words)
+        assert "valid feature names" not in said.err
+    assert found[0] == found[1]
+
+
+def test_the_baseline_s_columns_are_found_by_name(run: Run, table_model: Path, table: Path) -> None:
+    said = run("evaluate", table_model, table, "--baseline", table, "--json")
+    assert said.code == 0, said.err
+    assert said.err.count("is left out") == 2
+    assert said.json["pca_fitted_on"] == "60 rows of table.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "text"),
+    [
+        ([], "f", "must have the column 'e' among its features; got 'a', 'b', 'c', 'd', 'f' and 1 more. Add"),
+        (["--label", "e"], "e", "must have the column 'e' among its features"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named(
+    run: Run, table_model: Path, table: Path, tmp_path: Path, words: list[str], last: str, text: str
+) -> None:
+    other = changed(table, tmp_path / "t.csv", lambda row: [last if cell == "e" else cell for cell in row])
+    said = run("encode", table_model, other, *words, "-o", tmp_path / "codes.npy")
+    assert (said.code, said.out) == (1, "")
+    assert text in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_model_without_names_takes_a_table_by_its_width(run: Run, table: Path, tmp_path: Path) -> None:
+    rows = load_data(table, label="species").X
+    np.save(tmp_path / "rows.npy", rows)
+    model = train_to(tmp_path / "m.safetensors", tmp_path / "rows.npy")
+    assert not hasattr(diabolo.load(model), "feature_names_in_")
+    numbers = changed(table, tmp_path / "t.csv", lambda row: [*row[:-1], "0" if row[-1] in "xy" else "y"])
+    place = tmp_path / "codes.npy"
+    said = run("encode", model, numbers, "-o", place)
+    assert said.code == 1
+    assert "DATA must hold samples of 5 values, as the model was trained on; got 6" in said.err
+    assert "a table's column of labels is named with --label" in said.err
+    assert run("encode", model, numbers, "--label", "y", "-o", place).code == 0
+    np.testing.assert_allclose(np.load(place), diabolo.load(model).transform(rows), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("command", "n"), [("reconstruct", 200), ("sample", 3)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diabolo.data import load, tables
-from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
+from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError, MissingExtraError
 
 TABLES = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5))
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs"]), min_size=1)
@@ -275,3 +275,56 @@ def test_parquet_errors(tmp_path):
             load(write(path, whole[:cut]))
     with pytest.raises(InvalidParameterError, match=r"column in .*got 'aa'. Did you mean 'a'\?"):
         load(write(path, whole), label="aa")
+
+
+# ------------------------------------------------------------------ columns by name
+def write_named(path, columns):
+    """Write columns of text or numbers as the suffix says."""
+    if path.suffix == ".csv":
+        rows = zip(*columns.values(), strict=True)
+        path.write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]) + "\n")
+    elif path.suffix == ".parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pytest.importorskip("pyarrow").table(columns), path)
+    else:
+        np.savez(
+            path, X=np.stack(list(columns.values()), 1), X_test=[[7.0] * len(columns)], columns=[*columns]
+        )
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_columns_are_taken_by_name_in_the_order_asked_for(tmp_path, suffix):
+    columns = {"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [5.0, 6.0]}
+    path = write_named(tmp_path / f"x{suffix}", columns)
+    data = load(path, columns=["c", "a"])
+    np.testing.assert_array_equal(data.X, [[5, 1], [6, 2]])
+    assert (data.feature_names, data.left_out) == (("c", "a"), ("b",))
+    assert data.X_test is None or data.X_test.tolist() == [[7, 7]]
+    assert load(path).left_out == ()
+    with pytest.raises(InvalidDataError, match=r"columns 'd', 'e' among its features; got 'a', 'b', 'c'\."):
+        load(path, columns=["a", "d", "e"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_that_are_left_out_may_hold_anything(tmp_path, suffix):
+    path = write_named(tmp_path / f"x{suffix}", {"a": [1.0, 2.0], "word": ["x", "y"], "y": [0, 1]})
+    data = load(path, label="y", columns=["a"])
+    assert (data.X.tolist(), data.y.tolist(), data.left_out) == ([[1], [2]], [0, 1], ("word",))
+    with pytest.raises(InvalidDataError, match="column 'y' among its features; got 'a', 'word'"):
+        load(path, label="y", columns=["a", "y"])
+
+
+def test_row_numbers_are_no_column_to_leave_out(tmp_path):
+    (tmp_path / "x.csv").write_text(",a,b\n0,1,2\n1,3,4\n")
+    data = load(tmp_path / "x.csv", columns=["b", "a"])
+    assert (data.X.tolist(), data.left_out) == ([[2, 1], [4, 3]], ())
+
+
+def test_sources_without_names_are_taken_as_they_are(tmp_path):
+    (tmp_path / "x.csv").write_text("1,2\n3,4\n")
+    np.save(tmp_path / "x.npy", np.eye(2))
+    for name in ("x.csv", "x.npy", "digits"):
+        data = load(name if name == "digits" else tmp_path / name, columns=["a"])
+        assert (data.feature_names, data.left_out) == (None, ())
+        assert data.X.shape[1] > 1

@@ -62,8 +62,7 @@ def encode(
     """Write the code of each row of DATA (of its training rows, where it has a test split)."""
     output = check_place(output, TABLES)
     estimator = inputs.load_model(model)
-    X, told = inputs.pick(inputs.load_data(data, source), split, default="train")
-    inputs.check_fits(estimator, X)
+    X, told = inputs.pick(inputs.load_for(out, estimator, data, source), split, default="train")
     codes = estimator.transform(X)
     names = [str(name) for name in estimator.get_feature_names_out()]
     write_rows(output, codes, names)
@@ -94,9 +93,8 @@ def reconstruct(
     output = check_place(output, _SAMPLES)
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
-    dataset = inputs.load_data(data, source)
+    dataset = inputs.load_for(out, estimator, data, source)
     X, told = inputs.pick(dataset, split, default="train")
-    inputs.check_fits(estimator, X)
     _write(out, output, estimator.reconstruct(X), f"reconstructions of {told}", dataset.feature_names)
 
 

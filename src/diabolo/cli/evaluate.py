@@ -34,14 +34,13 @@ def evaluate(
     the very rows that are evaluated they would look better than they are.
     """
     estimator = inputs.load_model(model)
-    dataset = inputs.load_data(data, source)
+    dataset = inputs.load_for(out, estimator, data, source)
     X, told = inputs.pick(dataset, split, default="test")
-    inputs.check_fits(estimator, X)
     payload: dict[str, Any] = {"model": model, "tested_on": told, **numbers.model_numbers(estimator, X)}
 
     fitted_on = None
     if baseline is not None:
-        other = inputs.load_data(baseline, source)
+        other = inputs.load_for(out, estimator, baseline, source)
         fitted_on = (other.X, f"{len(other.X)} rows of {other.name}")
     elif dataset.X_test is not None and split in (None, "test"):
         fitted_on = (dataset.X, f"the {len(dataset.X)} training rows of {dataset.name}")

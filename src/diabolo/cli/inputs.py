@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diabolo.cli.console import Output
 from diabolo.cli.options import SourceOptions, sizes
 from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
-from diabolo.names import check_name
+from diabolo.names import check_name, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +24,12 @@ SPLITS = ("train", "test", "all")
 TEST_FRACTION = 0.2
 
 
-def load_data(data: str, source: SourceOptions) -> Dataset:
+def load_data(data: str, source: SourceOptions, columns: Sequence[str] | None = None) -> Dataset:
     """Return the data set, with 8-bit values divided by 255.
 
     Pixels of 8 bits become numbers from 0 to 1, in every command alike: errors are then those of
     pixels in [0, 1], and a model's output is written in the same unit. All other types of numbers stay
-    as they are.
+    as they are. ``columns`` are the features to take of a table whose columns have names.
     """
     from diabolo.data import load
 
@@ -36,7 +38,7 @@ def load_data(data: str, source: SourceOptions) -> Dataset:
         raise InvalidParameterError(
             f"image_size must be a height and a width; got {source.image_size!r}. Give for example 28,28."
         )
-    dataset = load(data, label=source.label, data_home=source.data_home, image_size=wanted)
+    dataset = load(data, label=source.label, columns=columns, data_home=source.data_home, image_size=wanted)
     X_test = None if dataset.X_test is None else _unit(dataset.X_test)
     return replace(dataset, X=_unit(dataset.X), X_test=X_test)
 
@@ -65,14 +67,29 @@ def load_model(path: Path) -> Autoencoder:
     return load(path)
 
 
-def check_fits(estimator: Autoencoder, X: Array) -> None:
-    """Raise unless the samples of ``X`` have as many values as those the model was trained on."""
-    if X[0].size != estimator.n_features_in_:
-        shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, X.shape[1:])]
+def load_for(out: Output, estimator: Autoencoder, data: str, source: SourceOptions) -> Dataset:
+    """Return the data set as the model takes it: of a table the columns that it was trained on.
+
+    Raises
+    ------
+    InvalidDataError
+        When a column that the model needs is not there, or samples have another number of values.
+    """
+    dataset = load_data(data, source, getattr(estimator, "feature_names_in_", None))
+    if dataset.left_out:
+        s, are = ("s", "are") if len(dataset.left_out) > 1 else ("", "is")
+        out.note(
+            f"{dataset.name}: column{s} {quoted(dataset.left_out)} {are} not among the model's features "
+            f"and {are} left out"
+        )
+    if dataset.X[0].size != estimator.n_features_in_:
+        shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, dataset.sample_shape)]
+        hint = "; a table's column of labels is named with --label" if dataset.X.ndim == 2 else ""
         raise InvalidDataError(
             f"DATA must hold samples of {shapes[0]} values, as the model was trained on; got {shapes[1]}. "
-            "Give such data, or another model."
+            f"Give such data, or another model{hint}."
         )
+    return dataset
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def _warnings_as_notes(out: Output) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         warnings.simplefilter("always", DiaboloWarning)
+        # scikit-learn cannot know that the columns were chosen by their names when the table was read
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
         yield
 
 

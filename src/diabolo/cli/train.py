@@ -147,6 +147,8 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 
 
 def _train(out: Output, run: Run) -> None:
+    import numpy as np
+
     estimator = make_estimator(run.kind, run.parameters)
     dataset = inputs.load_data(run.data, run.source)
     split = inputs.train_and_test(dataset, run.test_fraction, run.parameters.get("random_state"))
@@ -162,6 +164,8 @@ def _train(out: Output, run: Run) -> None:
             raise
         interrupted = True
     seconds = time.perf_counter() - start
+    if split.feature_names is not None:  # the file remembers them: other commands find its columns by name
+        estimator.feature_names_in_ = np.array(split.feature_names, dtype=object)
     estimator.save(run.output)
 
     payload: dict[str, Any] = {

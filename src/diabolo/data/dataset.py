@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diabolo.errors import DataFileError, InvalidDataError
+from diabolo.names import quoted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,6 +31,8 @@ class Dataset:
         The names of the columns of a table.
     name : str
         Where the samples come from: the name of the file, the folder or the catalogue's entry.
+    left_out : tuple of str
+        The columns that are neither in X nor the labels, where ``load`` was told which are the features.
 
     Raises
     ------
@@ -42,6 +46,7 @@ class Dataset:
     y_test: Array | None = None
     feature_names: tuple[str, ...] | None = None
     name: str = ""
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part, X, y in (("X", self.X, self.y), ("X_test", self.X_test, self.y_test)):
@@ -109,6 +114,52 @@ def samples(array: Array, what: str) -> Array:
             "Choose a file that has data."
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def chosen(
+    features: Sequence[int], names: Sequence[str], columns: Sequence[str] | None, what: str
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the positions of ``columns`` among the features, and the names of the other features.
+
+    Parameters
+    ----------
+    features : sequence of int
+        Where in ``names`` the features are.
+    names : sequence of str
+        Of all columns, the labels among them.
+    columns : sequence of str, optional
+        The features that are wanted, in this order; None: all.
+    what : str
+        The file, as an error should call it.
+
+    Raises
+    ------
+    InvalidDataError
+        When one of ``columns`` is not there.
+    """
+    if columns is None:
+        return list(features), ()
+    places = {names[i]: i for i in features}
+    missing = [name for name in columns if name not in places]
+    if missing:
+        raise InvalidDataError(
+            f"{what} must have the column{'s' if len(missing) > 1 else ''} {quoted(missing)} among its "
+            f"features; got {quoted(places)}. Add or rename it, and give no such column as the label."
+        )
+    left_out = tuple(name for name in places if name and name not in set(columns))
+    return [places[name] for name in columns], left_out
+
+
+def with_columns(dataset: Dataset, columns: Sequence[str] | None, what: str) -> Dataset:
+    """Return the data set with these features only, as it is where its columns have no names."""
+    names = dataset.feature_names
+    if names is None or columns is None:
+        return dataset
+    places, left_out = chosen(range(len(names)), names, columns, what)
+    X_test = None if dataset.X_test is None else dataset.X_test[:, places]
+    return replace(
+        dataset, X=dataset.X[:, places], X_test=X_test, feature_names=tuple(columns), left_out=left_out
+    )
 
 
 def labels(array: Array, n: int, what: str) -> Array:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diabolo.data.arrays import read_npy, read_npz
 from diabolo.data.catalogue import known_names, load_named
-from diabolo.data.dataset import Dataset
+from diabolo.data.dataset import Dataset, with_columns
 from diabolo.data.files import system_errors
 from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
 from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
@@ -15,7 +16,7 @@ from diabolo.data.tables import read_csv, read_parquet
 from diabolo.errors import DataFileError, InvalidParameterError
 from diabolo.names import did_you_mean
 
-_WITH_LABEL = {".npz": read_npz, ".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
+_TABLES = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
 _KINDS = ".npy, .npz, .csv, .tsv, .parquet, an idx file or a picture"
 
 
@@ -23,6 +24,7 @@ def load(
     source: str | Path,
     *,
     label: str | None = None,
+    columns: Sequence[str] | None = None,
     data_home: str | Path | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
@@ -38,6 +40,9 @@ def load(
         ``known_names()``. Text tables and idx files may be gzipped.
     label : str, optional
         The column of a table, or the array of a ``.npz`` file, to take as y.
+    columns : sequence of str, optional
+        The features, in this order, of a source whose columns have names; its other columns may hold
+        anything. A source without such names is taken as it is.
     data_home : path, optional
         Where data sets with a name are looked for first, and downloaded to; then come the environment's
         DIABOLO_DATA and the user's cache.
@@ -54,6 +59,8 @@ def load(
     ------
     DataFileError
         When the source does not exist or cannot be read; the message names the file and the way out.
+    InvalidDataError
+        When one of ``columns`` is not there.
     InvalidParameterError
         When ``label`` is unknown, or an option does not apply to this kind of source.
     DownloadError
@@ -80,7 +87,7 @@ def load(
         _refuse(label, "label", "a table or a .npz file", path)
         return _load_folder(path, image_size)
     if is_file:
-        return _load_file(path, label, image_size)
+        return _load_file(path, label, columns, image_size)
     name = str(source)
     if name not in known_names():
         raise DataFileError(
@@ -92,7 +99,9 @@ def load(
     return load_named(name, data_home)
 
 
-def _load_file(path: Path, label: str | None, image_size: tuple[int, int] | None) -> Dataset:
+def _load_file(
+    path: Path, label: str | None, columns: Sequence[str] | None, image_size: tuple[int, int] | None
+) -> Dataset:
     """Return the data set in a file, whose suffix says its kind; an idx file may have any."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
@@ -103,8 +112,10 @@ def _load_file(path: Path, label: str | None, image_size: tuple[int, int] | None
         _refuse(label, "label", "a table or a .npz file", path)
         return read_images([path], name=path.name, image_size=image_size)
     _refuse(image_size, "image_size", "pictures", path)
-    if suffix in _WITH_LABEL:
-        return _WITH_LABEL[suffix](path, label)
+    if suffix in _TABLES:
+        return _TABLES[suffix](path, label, columns)
+    if suffix == ".npz":
+        return with_columns(read_npz(path, label), columns, str(path))
     _refuse(label, "label", "a table or a .npz file", path)
     if suffix == ".npy":
         return read_npy(path)

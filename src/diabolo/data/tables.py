@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diabolo.data.dataset import Array, Dataset, samples
+from diabolo.data.dataset import Array, Dataset, chosen, samples
 from diabolo.data.files import opened, parsing
 from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
 from diabolo.names import did_you_mean
@@ -25,7 +25,7 @@ _BLOCK = 10_000  # rows parsed at a time: text takes some ten times the memory o
 _SNIFFED = 20  # rows that the separator is judged by
 
 
-def read_csv(path: Path, label: str | None = None) -> Dataset:
+def read_csv(path: Path, label: str | None = None, columns: Sequence[str] | None = None) -> Dataset:
     """Return the numbers of a text table, separated by commas, semicolons or tabs.
 
     The first row is taken as names of the columns unless one of its cells is a number; without names
@@ -40,18 +40,23 @@ def read_csv(path: Path, label: str | None = None) -> Dataset:
     label : str, optional
         The column to split off as y: int64 if all its cells are whole numbers, else float64 if all are
         numbers, else strings. All other columns are float64.
+    columns : sequence of str, optional
+        The features, in this order; other columns may hold anything. Without effect on a table without
+        names.
 
     Raises
     ------
     DataFileError
         When the file is no such table, has no rows, or a cell of a feature is not a number.
+    InvalidDataError
+        When one of ``columns`` is not there.
     InvalidParameterError
         When no column is called ``label``.
     """
     with opened(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         try:
-            return _read_text_table(text, path, label)
+            return _read_text_table(text, path, label, columns)
         except UnicodeDecodeError as error:
             raise DataFileError(
                 f"{path} must be text in UTF-8; got other bytes at position {error.start}. "
@@ -66,7 +71,9 @@ def read_csv(path: Path, label: str | None = None) -> Dataset:
             text.detach()  # the stream is closed by who opened it
 
 
-def _read_text_table(text: io.TextIOWrapper, path: Path, label: str | None) -> Dataset:
+def _read_text_table(
+    text: io.TextIOWrapper, path: Path, label: str | None, columns: Sequence[str] | None
+) -> Dataset:
     """Return the data set in ``text``."""
     delimiter = _delimiter(text)
     text.seek(0)
@@ -79,21 +86,23 @@ def _read_text_table(text: io.TextIOWrapper, path: Path, label: str | None) -> D
     names = cells if has_names else [f"column_{i}" for i in range(1, len(cells) + 1)]
     _refuse_twins(names, path)
     label_at = _label_at(names, label, path)
+    features = [i for i in range(len(names)) if i != label_at]
+    features, left_out = chosen(features, names, columns if has_names else None, str(path))
     before = reader.line_num if has_names else 0
 
     # numpy's parser is three times as fast, but it stops at a missing cell and cannot say where.
     table = _all_numbers(text, delimiter, before, len(names), label_at)
     if table is not None:
-        X = table if label_at is None else np.delete(table, label_at, axis=1)
+        X = table if features == list(range(len(names))) else table[:, features]
         y = None if label_at is None else _whole(table[:, label_at].copy())
     else:
         text.seek(0)
         reader = csv.reader(text, delimiter=delimiter)
         if has_names:
             next(row for row in reader if row)
-        X, y = _cell_by_cell(reader, names, label_at, path)
+        X, y = _cell_by_cell(reader, names, features, label_at, path)
 
-    kept = [name for i, name in enumerate(names) if i != label_at]
+    kept = [names[i] for i in features]
     if has_names and kept and not kept[0] and _counts_rows(X[:, 0]):
         X, kept = np.ascontiguousarray(X[:, 1:]), kept[1:]
     if "" in kept:
@@ -101,7 +110,7 @@ def _read_text_table(text: io.TextIOWrapper, path: Path, label: str | None) -> D
             f"Every column of {path} must have a name; got none for column {names.index('') + 1}. "
             "Name it, or leave the column out."
         )
-    return _table(X, y, kept if has_names else None, path)
+    return _table(X, y, kept if has_names else None, path, left_out)
 
 
 def _all_numbers(
@@ -124,10 +133,9 @@ def _all_numbers(
 
 
 def _cell_by_cell(
-    reader: Reader, names: Sequence[str], label_at: int | None, path: Path
+    reader: Reader, names: Sequence[str], features: Sequence[int], label_at: int | None, path: Path
 ) -> tuple[Array, Array | None]:
     """Return X and y of the rows in ``reader``, with NaN for missing cells; errors name row and column."""
-    features = [i for i in range(len(names)) if i != label_at]
     filled = (row for row in reader if row)
     blocks: list[Array] = []
     marks: list[str] = []
@@ -256,18 +264,24 @@ def _label_at(names: Sequence[str], label: str | None, path: Path) -> int | None
     return list(names).index(label)
 
 
-def _table(X: Array, y: Array | None, names: Sequence[str] | None, path: Path) -> Dataset:
+def _table(
+    X: Array, y: Array | None, names: Sequence[str] | None, path: Path, left_out: tuple[str, ...]
+) -> Dataset:
     """Return the data set of a table, which has rows; that a column is left is checked here."""
     if X.shape[1] == 0:
         raise DataFileError(
             f"{path} must have a column of features beside labels and row numbers; got none. Add a column."
         )
     return Dataset(
-        X=samples(X, str(path)), y=y, feature_names=None if names is None else tuple(names), name=path.name
+        X=samples(X, str(path)),
+        y=y,
+        feature_names=None if names is None else tuple(names),
+        left_out=left_out,
+        name=path.name,
     )
 
 
-def read_parquet(path: Path, label: str | None = None) -> Dataset:
+def read_parquet(path: Path, label: str | None = None, columns: Sequence[str] | None = None) -> Dataset:
     """Return the numbers of a Parquet file; an index that pandas stored in it is left out.
 
     Columns of text, dictionary and decimal type are read as numbers by the rules of ``read_csv``; nulls
@@ -280,11 +294,15 @@ def read_parquet(path: Path, label: str | None = None) -> Dataset:
         The file.
     label : str, optional
         The column to split off as y, numbers or strings.
+    columns : sequence of str, optional
+        The features, in this order; other columns may hold anything.
 
     Raises
     ------
     DataFileError
         When the file is damaged, has no rows, or a cell of a feature is not a number.
+    InvalidDataError
+        When one of ``columns`` is not there.
     InvalidParameterError
         When no column is called ``label``.
     MissingExtraError
@@ -303,15 +321,16 @@ def read_parquet(path: Path, label: str | None = None) -> Dataset:
     _refuse_twins(names, path)
     label_at = _label_at(names, label, path)
     features = [i for i, name in enumerate(names) if i != label_at and name not in index]
+    features, left_out = chosen(features, names, columns, str(path))
     if table.num_rows == 0:
         raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
 
-    columns = [_arrow_numbers(table.column(i), names[i], i, path) for i in features]
-    X = np.empty((table.num_rows, len(columns)), dtype=np.result_type(*columns) if columns else np.float64)
-    for k, column in enumerate(columns):
+    numbers = [_arrow_numbers(table.column(i), names[i], i, path) for i in features]
+    X = np.empty((table.num_rows, len(numbers)), dtype=np.result_type(*numbers) if numbers else np.float64)
+    for k, column in enumerate(numbers):
         X[:, k] = column
     y = None if label_at is None else _arrow_labels(table.column(label_at), names[label_at], label_at, path)
-    return _table(X, y, [names[i] for i in features], path)
+    return _table(X, y, [names[i] for i in features], path, left_out)
 
 
 def _arrow_numbers(column: Any, name: str, position: int, path: Path) -> Array:
