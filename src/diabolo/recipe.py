@@ -39,7 +39,7 @@ from diabolo.parts import (
     check_range,
 )
 from diabolo.parts.activations import Activate
-from diabolo.parts.base import to_plain
+from diabolo.parts.base import check_widths, to_plain
 from diabolo.parts.losses import Linked
 
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
@@ -89,7 +89,7 @@ class Recipe:
         Raises
         ------
         InvalidParameterError
-            For unknown or missing keys, or settings out of range.
+            For unknown or missing keys, settings out of range, or settings that do not fit each other.
         """
         names = [f.name for f in fields(cls)]
         for key in data:
@@ -98,15 +98,18 @@ class Recipe:
                     f"a recipe's key must be a known name; got {key!r}. {did_you_mean(key, names)}"
                 )
         values: dict[str, Any] = dict.fromkeys(names) | data
+        for f in fields(cls):
+            if values[f.name] is None and "None" not in str(f.type):
+                raise InvalidParameterError(f"a recipe must have the key {f.name!r}; got none.")
         for key, axis in _AXES.items():
             if values[key] is not None:
                 values[key] = as_part(axis, key, values[key])
-        values["penalty"] = tuple(as_part(Penalty, "penalty", p) for p in values["penalty"] or ())  # type: ignore[type-abstract]
-        for key in ("input_shape", "latent_dim", "batch_size", "epochs", "learning_rate", "seed"):
-            if values[key] is None:
-                raise InvalidParameterError(f"a recipe must have the key {key!r}; got none.")
+        values["penalty"] = as_penalties(values["penalty"])
+        check_widths("input_shape", values["input_shape"])
         values["input_shape"] = tuple(values["input_shape"])
-        return cls(**values)
+        recipe = cls(**values)
+        _check_read(recipe)
+        return recipe
 
     def to_toml(self) -> str:
         """Return the recipe as TOML."""
@@ -349,7 +352,24 @@ def _check_layerwise(architecture: Architecture) -> None:
         )
 
 
-def _check_training(p: Parameters) -> None:
+def _check_read(recipe: Recipe) -> None:
+    """Check what was read back as ``resolve`` checks what a user set."""
+    check_range("the number of extents in input_shape", len(recipe.input_shape), low=1, integer=True)
+    check_range("latent_dim", recipe.latent_dim, low=1, integer=True)
+    check_range("seed", recipe.seed, low=0, high=2**64, open_high=True, integer=True)
+    if recipe.scaling is not None:
+        check_name("scaling", recipe.scaling, SCALINGS)
+    if recipe.latent_activation is not None:
+        activation(recipe.latent_activation, "latent_activation")
+    for penalty in recipe.penalty:
+        penalty.check_fits(recipe.latent, recipe.latent_activation)
+    _check_output(recipe.output_activation, recipe.loss)
+    if isinstance(recipe.training, LayerWise):
+        _check_layerwise(recipe.architecture)
+    _check_training(recipe)
+
+
+def _check_training(p: Parameters | Recipe) -> None:
     if p.learning_rate is not None:
         check_range("learning_rate", p.learning_rate, low=0, open_low=True)
     check_name("optimizer", p.optimizer, OPTIMIZERS)

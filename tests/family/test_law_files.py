@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from diabolo import persistence
 from diabolo.errors import InvalidParameterError, ModelFileError
 from diabolo.parts import Chain, Conv, Dense, GaussianNoise, LayerWise, MaskingNoise, TopK
 from diabolo.parts.base import to_plain
+from diabolo.recipe import Recipe
 
 # run both here and in the fresh process: what every method gives for one model
 OUTPUTS = '''
@@ -331,6 +333,42 @@ def test_hostile_recipes_take_no_memory(whole, tmp_path, key, value):
     refused(
         written(tmp_path / "m.safetensors", whole[1] | {"recipe": recipe}, whole[2]), "do not fit together"
     )
+
+
+UNFIT = {
+    "latent_dim": [0, -1, "4", 4.5, True, None],
+    "input_shape": [[], [0], [-6], [2.5], 3, "6", None],
+    "batch_size": [0, 1.5, None],
+    "epochs": [0, float("inf"), "x", None],
+    "learning_rate": [0, -1.0, float("nan"), "x", None],
+    "weight_decay": [-0.1, float("inf"), None],
+    "validation_fraction": [-0.1, 1, "x", None],
+    "clip_norm": [0, -1.0, "x"],
+    "patience": [0, 2.5],
+    "seed": [-1, 2**64, 0.5, None],
+    "optimizer": ["nonsense", 3, None],
+    "schedule": ["nonsense", None],
+    "scaling": ["nonsense", 3],
+    "latent_activation": ["nonsense", 3],
+    "output_activation": ["nonsense", 3],
+    "architecture": ["nonsense", 3, None],
+    "latent": [None],
+    "loss": ["nonsense", None],
+    "training": [None],
+    "penalty": [3, ["l1", "l1"], ["posterior_kl"], None],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in UNFIT.items() for v in values])
+def test_a_recipe_alone_is_checked_as_a_user_s_settings_are(whole, key, value):
+    recipe = whole[1]["recipe"]
+    assert Recipe.from_dict(recipe).to_dict() == recipe
+    with pytest.raises(InvalidParameterError, match=key):
+        Recipe.from_dict(recipe | {key: value})
+
+
+def test_every_setting_of_a_recipe_is_among_those():
+    assert set(UNFIT) | {"corruption"} == {field.name for field in fields(Recipe)}
 
 
 def test_hostile_tensors(whole, tmp_path):

@@ -29,11 +29,10 @@ from diabolo.parts import (
     Penalty,
     Training,
     as_part,
-    check_range,
 )
 from diabolo.parts.base import to_plain
 from diabolo.persistence import read_model
-from diabolo.recipe import DEVICES, OPTIMIZERS, SCALINGS, SCHEDULES, Recipe
+from diabolo.recipe import DEVICES, SCALINGS, Recipe
 from diabolo.training import History
 
 _AXES: dict[str, Any] = {
@@ -124,7 +123,6 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     estimator = _unfitted(header)
     recipe = Recipe.from_dict(header["recipe"])
-    _check_recipe(recipe)
     shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))
     n_features = prod(shape)
     if recipe.input_shape != shape or row_shape not in (shape, (n_features,)):
@@ -208,17 +206,6 @@ def _history(data: dict[str, Any]) -> History:
         raise TypeError("the history's events or best epoch are none")
     _text(history.stopped_by), _text(history.engine)
     return history
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    """Raise where a setting that training would go on with is out of its range."""
-    for key in ("latent_dim", "batch_size", "epochs"):
-        check_range(key, getattr(recipe, key), low=1, integer=True)
-    check_range("seed", recipe.seed, low=0, high=2**64, integer=True)
-    check_range("learning_rate", recipe.learning_rate, low=0, open_low=True)
-    check_range("weight_decay", recipe.weight_decay, low=0)
-    check_name("optimizer", recipe.optimizer, OPTIMIZERS)
-    check_name("schedule", recipe.schedule, SCHEDULES)
 
 
 def _check_size(recipe: Recipe, stored: int) -> None:
