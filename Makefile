@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test check repeats docs bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train five kinds on the digits: a table, and a report in demo-output/"
 	@echo "make test    the test suite (WORKERS=2 processes)"
-	@echo "make check   style, types and the direction of imports"
+	@echo "make check   style, types, direction of imports, repeated code"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make bench   run benchmarks/ and write benchmarks/results/"
 	@echo "make clean   remove the environment and everything that was generated"
@@ -26,11 +26,20 @@ demo: $(VENV)/installed-all
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-check: $(VENV)/installed-dev
+check: $(VENV)/installed-dev repeats
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# pylint's symilar finds runs of equal lines, counting neither comments, docstrings nor imports. It says how
+# many per cent of the lines are copies, and succeeds whatever it finds; so awk decides.
+SOURCE ?= src
+repeats: $(VENV)/installed-dev
+	@find $(SOURCE) -name '*.py' -exec $(BIN)/symilar -d 6 -i --ignore-docstrings --ignore-imports {} + | \
+	  awk -F 'percent=' '{ text = text $$0 "\n" } NF > 1 { share = $$2; found = 1 } \
+	  END { if (found && share < 3) { print "Repeated code: " share " %"; exit 0 } \
+	  printf "%s", text; print "Repeated code must be less than 3 %; got " share " %. Write it once."; exit 1 }'
 
 docs: $(VENV)/installed-all
 	$(BIN)/python docs/generate.py
