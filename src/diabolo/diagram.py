@@ -152,7 +152,7 @@ class Diagram:
                 f"the file name of a diagram must be one that ends in .svg or .png; got {str(path)!r}. "
                 "Name the file, for instance, model.svg."
             )
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=suffix)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=suffix)
         aside = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:

@@ -40,7 +40,7 @@ def write_model(
     text = json.dumps({"format": FORMAT, "version": VERSION, **header}, default=_plain)
     aside = ""
     try:
-        handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or ".")
+        handle, aside = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent or ".")
         os.close(handle)
         contents = {
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,15 @@ def test_json_knows_no_nan_and_no_numpy() -> None:
         (MemoryError(), "The memory must hold the data and the model"),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.npy"),
-            "x.npy must be at hand and have room; got 'No space left on device'. Free some space",
+            "x.npy must have room; got 'No space left on device'. Free some space",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "Choose a folder that you may write to."),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "/x must be open to you; got 'Permission denied'. Change its permissions",
+        ),
         (
             OSError("9 requested and 3 written"),
-            "What is read or written must be at hand and have room; got '9 requested and 3 written'.",
+            "What is read or written must be in a place that works; got '9 requested and 3 written'.",
         ),
         (RuntimeError("boom"), "RuntimeError: boom. Run again with --debug to see where."),
         (KeyboardInterrupt(), "interrupted."),
@@ -341,9 +345,22 @@ def test_a_folder_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "tmpx7"))
 
     monkeypatch.setattr(output.tempfile, "TemporaryFile", refuse)
-    with pytest.raises(PermissionError) as caught:
+    with pytest.raises(InvalidParameterError) as caught:
         output.check_place(tmp_path / "x.npy")
-    assert caught.value.filename == str(tmp_path)
+    assert str(caught.value) == (
+        f"--output must be in a folder that you may write to; got {str(tmp_path)!r} (Permission denied). "
+        "Choose another folder."
+    )
+
+
+def test_a_name_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    name = "x" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 4) + ".npy"
+    output.write_rows(output.check_place(tmp_path / name, output.TABLES), np.eye(2))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(
+        InvalidParameterError, match=r"that can be looked up; got '.{53}' \(File name too long"
+    ):
+        output.check_place(tmp_path / f"x{name}")
 
 
 def test_a_file_that_is_no_model_is_not_overwritten(tmp_path: Path) -> None:

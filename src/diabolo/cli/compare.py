@@ -105,6 +105,8 @@ def compare(
         report=report,
         output=None if output is None else check_place(output, (".md", ".json")),
     )
+    if report is not None:
+        check_report_place(report)
     _run(out, contest)
 
 
@@ -115,13 +117,13 @@ def demo(
     ] = Path("diabolo-demo"),
 ) -> None:
     """Train five kinds on scikit-learn's digits in about a minute: a table, and a report to look at."""
-    _run(out, replace(DEMO, report=output.expanduser()))
+    output = output.expanduser()
+    check_report_place(output, "--output")
+    _run(out, replace(DEMO, report=output))
 
 
 def _run(out: Output, contest: Contest) -> None:
     """Train, show the table, write what was asked for."""
-    if contest.report is not None:
-        check_report_place(contest.report)
     from diabolo.report.compare import compare as run_comparison
 
     parameters = dict(contest.parameters)

@@ -64,13 +64,16 @@ def sentence(error: BaseException) -> str:
 def _system_sentence(error: OSError) -> str:
     said = error.strerror or _one_line(error) or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        rule = "must have room"
         way_out = "Free some space or choose another disk; nothing half-written was left."
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        way_out = "Choose a folder that you may write to."
+        rule = "must be open to you"
+        way_out = "Change its permissions, or choose another place."
     else:
+        rule = "must be in a place that works"
         way_out = "Check the path and the disk it is on."
     what = "What is read or written" if error.filename is None else str(error.filename)
-    return f"{what} must be at hand and have room; got '{said}'. {way_out}"
+    return f"{what} {rule}; got '{said}'. {way_out}"
 
 
 def _one_line(error: BaseException) -> str:

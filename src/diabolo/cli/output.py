@@ -37,20 +37,19 @@ def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str =
     Raises
     ------
     InvalidParameterError
-        When the suffix is not one of ``suffixes``.
-    OSError
-        When nothing can be written there.
+        When the suffix is not one of ``suffixes``, or nothing can be written there.
     """
     path = path.expanduser()
+    check_name_of(path, option)
+    is_folder = suffixes is not None and path.suffix.lower() == FOLDER and FOLDER in suffixes
+    if path.is_dir() and not is_folder:
+        raise InvalidParameterError(
+            f"{option} must name a file; got the folder {str(path)!r}. Add a file name to it."
+        )
     if suffixes is not None and path.suffix.lower() not in suffixes:
         names = [suffix or "none (a folder)" for suffix in suffixes]
         raise InvalidParameterError(
             f"{option} must end in one of {', '.join(names)}; got {str(path)!r}. The suffix says the format."
-        )
-    is_folder = suffixes is not None and path.suffix.lower() == FOLDER
-    if path.is_dir() and not is_folder:
-        raise InvalidParameterError(
-            f"{option} must name a file; got the folder {str(path)!r}. Add a file name to it."
         )
     if is_folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidParameterError(
@@ -64,14 +63,34 @@ def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str =
 def check_writable(folder: Path, option: str) -> None:
     """Raise unless a file can be made in ``folder``: said before an hour of work, not after it."""
     if not folder.is_dir():
+        got, way_out = (
+            (", which is a file", "Choose another place") if folder.exists() else ("", "Create it first")
+        )
         raise InvalidParameterError(
-            f"{option} must be in a folder that exists; got {str(folder)!r}. Create it first."
+            f"{option} must be in a folder that exists; got {str(folder)!r}{got}. {way_out}."
         )
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise InvalidParameterError(
+            f"{option} must be in a folder that you may write to; got {str(folder)!r} ({error.strerror}). "
+            "Choose another folder."
+        ) from error
+
+
+def check_name_of(path: Path, option: str) -> None:
+    """Raise where the system takes no such name, be there a file or not."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        shown = str(path) if len(str(path)) <= 60 else f"{str(path)[:30]}...{str(path)[-20:]}"
+        raise InvalidParameterError(
+            f"{option} must be a path that can be looked up; got {shown!r} ({error.strerror}). "
+            "Choose another name or folder."
+        ) from error
 
 
 def check_model_place(path: Path) -> Path:
@@ -102,7 +121,8 @@ def aside(path: Path, folder: bool = False) -> Iterator[Path]:
 
     On any exception, Ctrl-C and a full disk among them, what was written aside is removed.
     """
-    room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    # cut: a name of the length that the system allows leaves no room for what is added
+    room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}-"))
     place = room / path.name
     try:
         if folder:

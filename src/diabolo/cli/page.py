@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diabolo.cli.output import check_writable
+from diabolo.cli.output import check_name_of, check_writable
 from diabolo.errors import InvalidParameterError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ ReportFolder = Annotated[
 ]
 
 
-def check_report_place(folder: Path) -> None:
+def check_report_place(folder: Path, option: str = "--report") -> None:
     """Raise unless a report can be made and written into ``folder``, which need not exist yet."""
     for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
         if find_spec(module) is None:
-            raise MissingExtraError("--report", package, "report")
+            raise MissingExtraError("The report", package, "report")
+    check_name_of(folder, option)
     if folder.exists() and not folder.is_dir():
         raise InvalidParameterError(
-            f"--report must be a folder; got the file {str(folder)!r}. Choose another name."
+            f"{option} must be a folder; got the file {str(folder)!r}. Choose another name."
         )
-    check_writable(folder if folder.is_dir() else folder.parent, "--report")
+    check_writable(folder if folder.is_dir() else folder.parent, option)
 
 
 def write_page(
