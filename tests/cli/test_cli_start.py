@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from conftest import Run, environment
 
-from diabolo.cli.app import COMMANDS
+from diabolo.cli.app import COMMANDS, app
 from diabolo.kinds import KINDS
 from diabolo.parameters import Parameters
 
@@ -157,3 +160,19 @@ def test_an_output_that_takes_nothing_is_one_sentence(words: list[str]) -> None:
     assert done.stderr.startswith("error: What is read or written")
     assert "No space left on device" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_help_names_all_that_can_be_read() -> None:
+    from diabolo.cli.options import DATA_HELP
+    from diabolo.data.catalogue import known_names
+    from diabolo.data.loading import _TABLES
+
+    assert all(word in DATA_HELP for word in [*known_names(), *_TABLES, ".npy", ".npz", "idx", "picture"])
+
+
+def test_the_help_names_all_that_a_config_file_may_hold() -> None:
+    from diabolo.cli.train import _SETTINGS
+
+    command: Any = typer.main.get_command(app)
+    text = next(p.help for p in command.commands["train"].params if p.name == "config")
+    assert all(re.search(rf"\b{name}\b", text) for name in _SETTINGS)

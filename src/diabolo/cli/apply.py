@@ -46,7 +46,9 @@ SamplesFile = Annotated[
 SplitName = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="NAME", help="Which rows of DATA: train, test or all, where it has a test split."
+        "--split",
+        metavar="NAME",
+        help="Which rows of DATA, where it has a test split of its own: train, test or all.",
     ),
 ]
 
@@ -59,7 +61,10 @@ def encode(
     output: CodesFile,
     split: SplitName = None,
 ) -> None:
-    """Write the code of each row of DATA (of its training rows, where it has a test split)."""
+    """Write the code of each row of DATA (of its training rows, where it has a test split).
+
+    Of a table, the columns that the model was trained on are found by their names.
+    """
     output = check_place(output, TABLES)
     estimator = inputs.load_model(model)
     X, told = inputs.pick(inputs.load_for(out, estimator, data, source), split, default="train")
@@ -89,7 +94,10 @@ def reconstruct(
     output: SamplesFile,
     split: SplitName = None,
 ) -> None:
-    """Write each row of DATA as the model restores it (its training rows, where it has a test split)."""
+    """Write each row of DATA as the model restores it (of its training rows, where it has a test split).
+
+    Of a table, the columns that the model was trained on are found by their names.
+    """
     output = check_place(output, _SAMPLES)
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
@@ -105,7 +113,9 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many samples.")] = 16,
     random_state: Annotated[
         int | None,
-        typer.Option("--random-state", metavar="N", help="Seed; not given: other samples each time."),
+        typer.Option(
+            "--random-state", metavar="N", help="Seed of the draw; not given: other samples each time."
+        ),
     ] = None,
 ) -> None:
     """Write new samples that the model draws."""

@@ -83,14 +83,16 @@ def compare(
     report: ReportFolder = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where the table goes too: .md or .json."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the table to this file as well: .md or .json."
+        ),
     ] = None,
 ) -> None:
     """Train several kinds on DATA and show them beside PCA at the same code size and the mean predictor.
 
-    Without --latent-dim the code has half as many values as a sample, at most 32; sparse kinds, of whose
-    over-complete code a sample uses few units, keep their own size. Parameters given here hold for all
-    kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
+    Without --latent-dim the code has half as many values as a sample, at most 32; sparse kinds, whose code
+    has more values than a sample and uses few of them at a time, keep their own size. Parameters given
+    here hold for all kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
     values (pixels) are divided by 255 first.
     """
     chosen = given(parameters)

@@ -23,14 +23,16 @@ def evaluate(
         typer.Option(
             "--baseline",
             metavar="DATA",
-            help="Fit PCA at the same code size on (the training rows of) these data and print it beside. "
-            "Not given: on the training rows of DATA where its test rows are evaluated, else not at all.",
+            help="Other data, whose training rows PCA (of the same code size) and the mean predictor are "
+            "fitted on, to print their errors beside the model's. Not given: the training rows of DATA where "
+            "its test rows are evaluated; else neither is printed.",
         ),
     ] = None,
 ) -> None:
     """Say how well a model restores DATA (its test rows, where it has some), and what its code does.
 
-    PCA and the mean predictor stand beside it only where there are other rows to fit them on: fitted on
+    Of a table, the columns that the model was trained on are found by their names. PCA and the mean
+    predictor stand beside it only where there are other rows to fit them on: fitted on
     the very rows that are evaluated they would look better than they are.
     """
     estimator = inputs.load_model(model)

@@ -15,18 +15,18 @@ from diabolo.names import check_name, did_you_mean
 from diabolo.parameters import Parameters
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file that `train` wrote.")]
-DataName = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A file (.npy, .npz, .csv, .parquet, idx), a folder of images or of idx files, or the name "
-        "of a data set (digits, mnist, fashion-mnist, olivetti).",
-    ),
-]
+DATA_HELP = (
+    "A file (.npy, .npz, .csv, .tsv, .parquet, idx, a picture), a folder of pictures or of idx files, or the "
+    "name of a data set (digits, mnist, fashion-mnist, olivetti)."
+)
+DataName = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 
-_LABEL = "The column or array that holds the labels; it is not trained on."
-_DATA_HOME = "Where data sets by name are looked for first, and kept; then in DIABOLO_DATA."
-_IMAGE_SIZE = "Bring the images of a folder to this size: H,W."
+_LABEL = "The column of a table, or the array of a .npz file, that holds the labels: no input of the model."
+_DATA_HOME = (
+    "The folder where data sets with a name are looked for first, and downloaded to. After it come the "
+    "environment's DIABOLO_DATA and the user's cache."
+)
+_IMAGE_SIZE = "Resize pictures to this height and width, in pixels."
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ READERS: dict[str, Reader] = {
 
 def _option(reader: Reader) -> tuple[str, Any, Any]:
     description = str(Parameters.__dataclass_fields__[reader.name].metadata["help"])
-    panel = "Parameters of the estimator (those not given stay at the kind's defaults)"
+    panel = "Parameters (left out: the kind's default; for None write none)"
     if reader.element is bool:
         declared = f"{reader.flag}/--no-{reader.flag[2:]}"
         option = typer.Option(declared, help=description, rich_help_panel=panel)

@@ -106,21 +106,29 @@ def diagram(
     ],
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="A model file; or give --kind.", show_default=False),
+        typer.Argument(
+            metavar="MODEL", help="A model file that `train` wrote; or give --kind.", show_default=False
+        ),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", "-k", metavar="KIND", help="Draw this kind, without a model file.")
+        str | None,
+        typer.Option(
+            "--kind",
+            "-k",
+            metavar="KIND",
+            help="Draw this kind instead of a model file, with the parameters below.",
+        ),
     ] = None,
     features: Annotated[
         str | None,
         typer.Option(
             "--features",
             metavar="N|H,W",
-            help="With --kind: values in one sample, or its shape. (default: 784)",
+            help="With --kind: how many values a sample has, or its shape. (default: 784)",
         ),
     ] = None,
 ) -> None:
-    """Draw the hourglass of a model, or of a kind with the parameters given."""
+    """Draw the layers of a model as an hourglass, or those of a kind with the parameters given."""
     output = check_place(output, (".svg", ".png"))
     chosen = given(parameters)
     if (model is None) == (kind is None):

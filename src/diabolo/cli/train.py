@@ -13,7 +13,7 @@ import typer
 from diabolo.cli import inputs, numbers
 from diabolo.cli.config import fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
-from diabolo.cli.options import ParameterOptions, SourceOptions, check_kind, given
+from diabolo.cli.options import DATA_HELP, ParameterOptions, SourceOptions, check_kind, given
 from diabolo.cli.outcomes import FAILED
 from diabolo.cli.output import check_model_place
 from diabolo.cli.page import ReportFolder, check_report_place, write_page
@@ -31,8 +31,8 @@ TestFraction = Annotated[
     typer.Option(
         "--test-fraction",
         metavar="X",
-        help="Share of the rows held out for the numbers that are printed, in [0, 1). Not given: the "
-        "source's own test split if it has one, else 0.2.",
+        help="Share of the rows held out to measure the errors on, in [0, 1); with 0 they are measured on "
+        "the training rows. Not given: the test split of DATA if it has one, else 0.2.",
     ),
 ]
 
@@ -62,17 +62,15 @@ def train(
     parameters: ParameterOptions,
     data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="A file (.npy, .npz, .csv, .parquet, idx), a folder of images or of idx files, or the "
-            "name of a data set (digits, mnist, fashion-mnist, olivetti).",
-            show_default=False,
-        ),
+        typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", "-k", metavar="KIND", help="One of those that `diabolo kinds` lists. (default: deep)"
+            "--kind",
+            "-k",
+            metavar="KIND",
+            help="The kind of autoencoder, one of those that `diabolo kinds` lists. (default: deep)",
         ),
     ] = None,
     output: Annotated[
@@ -86,7 +84,8 @@ def train(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="A TOML file with any of these options by name (data and kind too); options given here win.",
+            help="A TOML file with any of data, kind, output, report, label, data_home, image_size, "
+            "test_fraction and the parameters of the estimator by name; options given here win.",
         ),
     ] = None,
     test_fraction: TestFraction = None,
