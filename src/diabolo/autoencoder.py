@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diabolo.parts import Corruption, ForwardPass, LatentModule, Level, LossModule, Network
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
-from diabolo.parts.losses import BinaryCrossEntropyModule, Linked
+from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked
 
 
 class AutoencoderModule(nn.Module):
@@ -57,10 +57,15 @@ class AutoencoderModule(nn.Module):
         value = mean.flatten()
         if isinstance(self.loss, BinaryCrossEntropyModule):
             value = torch.logit(value.clamp(0.01, 0.99))
-        elif isinstance(self.loss, Linked):
+        elif isinstance(self.loss, Linked) and not isinstance(self.loss.output, Clip):
             return
         with torch.no_grad():
             output.bias.copy_(value)
+
+    def reach(self, low: Tensor, high: Tensor) -> None:
+        """Let an output that is clipped reach from low to high, each (*shape) in scaled units."""
+        if isinstance(self.loss, Linked) and isinstance(self.loss.output, Clip):
+            self.loss.output.widen(low, high)
 
     def levels(self) -> list[Level]:
         """Return the levels of the hourglass, input to output."""

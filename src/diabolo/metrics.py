@@ -80,6 +80,16 @@ def code_activity(Z: ArrayLike, tolerance: float = 1e-6) -> Floats:
     return np.asarray((np.abs(flat(Z)) > tolerance).mean(axis=0, dtype=np.float64))
 
 
+def relative_jacobian(norm: float, code_variance: float, mean_variance: float) -> float:
+    """Return an encoder's gain over all directions, relative to its gain along the data.
+
+    ``norm`` is the squared Frobenius norm of d code / d x, ``code_variance`` the variance of the code
+    summed over its units, ``mean_variance`` that of x averaged over its values, all in the same units:
+    norm * mean_variance / code_variance. The scale of the code cancels. NaN for a constant code.
+    """
+    return norm * mean_variance / code_variance if code_variance > 0 else float("nan")
+
+
 def pca(X: ArrayLike, n_components: int, random_state: int = 0) -> Any:
     """Return scikit-learn's PCA fitted to ``X``; the exact solver for small data, randomised for big.
 

@@ -50,7 +50,10 @@ class Parameters:
         None, "Non-linearity of the code. None: linear, or what the latent part asks for."
     )
     output_activation: str | None = _option(
-        None, "Non-linearity of the output. None: the loss's own link. Must reach the range of the data."
+        None,
+        "Non-linearity of the output. clip: cut off at the bounds of the training data. Others must reach "
+        "the range of the data. None: the loss's own link, or clip where that is linear, the features share "
+        "their bounds (pixels) and the network is not linear.",
     )
     loss: str | Loss = _option(
         "squared_error",
@@ -110,7 +113,9 @@ class Parameters:
     schedule: str = _option(
         "cosine", "Course of the learning rate: constant, cosine (with a short warm-up), plateau."
     )
-    weight_decay: float = _option(0.0, "Decoupled weight decay (AdamW), >= 0.")
+    weight_decay: float = _option(
+        0.1, "Decoupled weight decay: each step shrinks the weights by its rate times this, >= 0."
+    )
     clip_norm: float | None = _option(None, "Largest norm of the gradient, > 0. None: unbounded.")
     validation_fraction: float = _option(
         0.1, "Share of rows held out to choose the best weights, in [0, 1). 0: the training loss chooses."

@@ -38,9 +38,9 @@ from diabolo.parts import (
     as_part,
     check_range,
 )
-from diabolo.parts.activations import Activate
+from diabolo.parts.activations import ACTIVATIONS, Activate
 from diabolo.parts.base import check_widths, to_plain
-from diabolo.parts.losses import Linked
+from diabolo.parts.losses import Clip, Linked
 
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
 SCHEDULES = ("constant", "cosine", "plateau")
@@ -128,7 +128,9 @@ class Recipe:
         latent = self.latent.build(self.latent_dim, self.latent_activation)
         loss = self.loss.build()
         if self.output_activation not in (None, self.loss.link):
-            loss = Linked(loss, Activate(self.output_activation))
+            clipped = self.output_activation == Clip.NAME
+            output = Clip(self.input_shape) if clipped else Activate(self.output_activation)
+            loss = Linked(loss, output)
         return AutoencoderModule(network, latent, loss, self.corruption)
 
     def objective(self) -> Objective:
@@ -176,6 +178,7 @@ def resolve(
     shape: tuple[int, ...],
     n_rows: int,
     scaling: str | None,
+    bounded: bool,
     seed: int,
     default_depth: int | None,
 ) -> Recipe:
@@ -191,6 +194,8 @@ def resolve(
         Rows that training will see.
     scaling : str or None
         What "auto" was resolved to by looking at the data.
+    bounded : bool
+        Whether the features share their bounds, which an output left open then keeps to.
     seed : int
         Where all chance of the run comes from.
     default_depth : int or None
@@ -213,7 +218,10 @@ def resolve(
         activation(p.latent_activation, "latent_activation")
     for penalty in penalties:
         penalty.check_fits(latent, p.latent_activation)
-    _check_output(p.output_activation, loss)
+    output = p.output_activation
+    if output is None and bounded and loss.link == "linear" and architecture.nonlinear:
+        output = Clip.NAME
+    _check_output(output, loss)
     if isinstance(training, LayerWise):
         _check_layerwise(architecture)
     _check_training(p)
@@ -224,7 +232,7 @@ def resolve(
         latent_dim=latent_dim,
         latent=latent,
         latent_activation=p.latent_activation,
-        output_activation=p.output_activation,
+        output_activation=output,
         loss=loss,
         corruption=as_corruption(p.corruption),
         penalty=penalties,
@@ -332,7 +340,7 @@ def _is(value: object, default: object) -> bool:
 def _check_output(name: str | None, loss: Loss) -> None:
     if name is None:
         return
-    activation(name, "output_activation")
+    check_name("output_activation", name, (*ACTIVATIONS, Clip.NAME))
     if loss.link != "linear" and name != loss.link:
         raise IncompatiblePartsError(
             f"output_activation must be None or {loss.link!r} for loss={loss.name!r}, whose link "

@@ -93,7 +93,13 @@ def refused(
 def one_step(x: torch.Tensor, **choices: Any) -> dict[str, torch.Tensor | None]:
     """Build, pass a batch through in training mode, differentiate; return every parameter's gradient."""
     recipe = resolve(
-        Parameters(latent_dim=4, **choices), shape=SHAPE, n_rows=len(x), scaling=None, seed=0, default_depth=1
+        Parameters(latent_dim=4, **choices),
+        shape=SHAPE,
+        n_rows=len(x),
+        scaling=None,
+        bounded=False,
+        seed=0,
+        default_depth=1,
     )
     generator = torch.Generator().manual_seed(0)
     module = recipe.build(generator).train()

@@ -22,7 +22,7 @@ from diabolo.parts import (
     known_parts,
 )
 from diabolo.parts.activations import Activate
-from diabolo.parts.losses import Linked, per_sample
+from diabolo.parts.losses import Clip, Linked, per_sample
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -162,3 +162,54 @@ def test_an_output_activation_comes_before_the_cost(
     y = activation(output).function(raw)
     torch.testing.assert_close(module.mean(raw), y)
     torch.testing.assert_close(module(raw, x), inner(y, x))
+
+
+def clipped(inner: Loss, low: float, high: float, n: int = 4) -> Linked:
+    clip = Clip((n,)).double()
+    clip.widen(torch.full((n,), low, dtype=torch.double), torch.full((n,), high, dtype=torch.double))
+    return Linked(inner.build().double(), clip)
+
+
+def test_a_clipped_output_by_hand() -> None:
+    module = clipped(SquaredError(), 0.0, 1.0)
+    raw = torch.tensor([[-2.0, -2.0, 0.5, 3.0]], dtype=torch.double, requires_grad=True)
+    x = torch.tensor([[0.0, 0.5, 0.25, 1.0]], dtype=torch.double)
+    assert module.mean(raw).tolist() == [[0.0, 0.0, 0.5, 1.0]]
+    cost = module(raw, x)
+    assert cost.tolist() == [0.25 + 0.0625]
+    (slope,) = torch.autograd.grad(cost.sum(), raw)
+    assert slope.tolist() == [[0.0, -1.0, 0.5, 0.0]]  # the second finds its way back
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), Absolute(), Huber(), Gaussian()], ids=str)
+def test_a_clipped_output_has_the_gradient_of_the_matching_loss(
+    loss: Loss, generator: torch.Generator
+) -> None:
+    raw, x = batch(generator, 50, 4)
+    module = clipped(loss, -0.5, 0.7)
+    x = x.detach().clamp(-0.5, 0.7)
+    (found,) = torch.autograd.grad(module(raw, x).sum(), raw)
+    end = raw.detach().clamp(-0.5, 0.7).requires_grad_()
+    (slope,) = torch.autograd.grad(module.inner(end, x).sum(), end)
+
+    def matching(a: Tensor) -> Tensor:
+        c = a.clamp(-0.5, 0.7)
+        beyond = (a - c) * slope
+        # inside the cost itself moves; outside only the line does, whose slope is the cost's at the bound
+        cost: Tensor = module.inner(c, x) + beyond.sum(1)
+        return cost
+
+    again = raw.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(matching(again).sum(), again)
+    # where nothing is clipped, (a - c) has no gradient of its own in this form either
+    torch.testing.assert_close(found, expected)
+    assert bool((matching(raw.detach()) >= module(raw.detach(), x) - 1e-12).all())
+
+
+def test_clip_bounds_only_widen() -> None:
+    clip = Clip((2,))
+    assert clip(torch.tensor([[-5.0, 5.0]])).tolist() == [[-5.0, 5.0]]
+    clip.widen(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0]))
+    clip.widen(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]))
+    assert clip.low.tolist() == [0.0, -1.0]
+    assert clip.high.tolist() == [2.0, 1.0]

@@ -59,7 +59,13 @@ CHOICES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 def recipe(name: str, **more: Any) -> Recipe:
     choices, shape = CHOICES[name]
     return resolve(
-        Parameters(**choices | more), shape=shape, n_rows=100, scaling="standard", seed=3, default_depth=1
+        Parameters(**choices | more),
+        shape=shape,
+        n_rows=100,
+        scaling="standard",
+        bounded=True,
+        seed=3,
+        default_depth=1,
     )
 
 
@@ -105,6 +111,7 @@ def test_any_numbers_survive(
         shape=(30,),
         n_rows=50,
         scaling=None,
+        bounded=False,
         seed=seed,
         default_depth=1,
     )

@@ -52,6 +52,7 @@ _ORDER = (
     "dead_units",
     "active_share",
     "jacobian_norm",
+    "relative_jacobian",
     "fit_seconds",
     "n_parameters",
     "saturated_share",

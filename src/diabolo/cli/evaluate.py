@@ -68,6 +68,7 @@ def _diagnostics(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("active share of the code, per sample", _percent(found["active_share"])),
         ("saturated share", _percent(found["saturated_share"])),
         ("squared norm of the encoder's Jacobian", number(found["jacobian_norm"])),
+        ("the same, relative to its gain along the data", number(found["relative_jacobian"])),
     ]
     kl = found.get("kl_per_unit")
     if kl is not None:

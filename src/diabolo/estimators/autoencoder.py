@@ -18,11 +18,11 @@ from torch import Tensor
 from diabolo.errors import CollapseWarning, IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators.diagnostics import diagnose
 from diabolo.estimators.fitted import Array, Fitted
-from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling
+from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling, share_bounds
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
 from diabolo.parts import GaussianPosterior, Noisy, activation, as_part
-from diabolo.parts.losses import Loss
+from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
 from diabolo.training.machine import threads_for
@@ -120,7 +120,9 @@ class Autoencoder(Parameters, Fitted):
             self._prepare(rows)
             self.history_ = History()
         else:
-            self._check_range(Statistics.of(rows))
+            statistics = Statistics.of(rows)
+            self._check_range(statistics)
+            self._reach(statistics)
         data = self._tensor(rows).to(self._device)
         self._check_batch(min(self.recipe_.batch_size, len(data)))
         with self._whole_or_not_at_all() if first else nullcontext():
@@ -164,13 +166,15 @@ class Autoencoder(Parameters, Fitted):
             )
         loss = as_part(Loss, "loss", self.loss)  # type: ignore[type-abstract]
         pixels = len(self.sample_shape_) > 1 or rows.dtype == np.uint8
-        scaling = choose_scaling(self.scaling, loss, rows, statistics, pixels=pixels)
+        shared = share_bounds(statistics, pixels=pixels)
+        scaling = choose_scaling(self.scaling, loss, shared=shared)
         n_training = len(rows) - min(int(self.validation_fraction * len(rows)), _HELD_OUT_MOST)
         recipe = resolve(
             self,
             shape=self.sample_shape_,
             n_rows=max(n_training, 1),
             scaling=scaling,
+            bounded=shared,
             seed=self._seed(),
             default_depth=self._default_depth,
         )
@@ -189,6 +193,7 @@ class Autoencoder(Parameters, Fitted):
         mean = ((statistics.mean - self._scaler.offset) / self._scaler.scale).astype(np.float32)
         module.start_at(torch.from_numpy(mean))
         self.module_ = module.to(self._device)
+        self._reach(statistics)
         self.n_parameters_ = sum(w.numel() for w in module.parameters())
         self._mean = statistics.mean
         return generator
@@ -198,9 +203,14 @@ class Autoencoder(Parameters, Fitted):
         loss, output = self.recipe_.loss, self.recipe_.output_activation
         if loss.link != "linear":
             check_targets(self._scaler, statistics, loss.low, loss.high, f"loss={loss.name!r}")
-        elif output is not None:
+        elif output not in (None, Clip.NAME):
             reach = activation(output)
             check_targets(self._scaler, statistics, reach.low, reach.high, f"output_activation={output!r}")
+
+    def _reach(self, statistics: Statistics) -> None:
+        """Let an output that is clipped reach these rows."""
+        bounds = self._scaler.bounds(statistics)
+        self.module_.reach(*(torch.from_numpy(b).reshape(self.sample_shape_) for b in bounds))
 
     def _check_batch(self, n_rows: int) -> None:
         """Raise for a single row where something is normalised over the batch."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diabolo import metrics
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.parts import activation
 from diabolo.parts.jacobian import squared_jacobian_norm
@@ -26,7 +27,9 @@ def diagnose(module: AutoencoderModule, x: Tensor, latent_activation: str | None
     A unit is *active in a sample* where it differs from rest (0, or the lower end of a bounded
     activation) by more than a tenth of its largest difference. It is *dead* where it never varies.
     ``jacobian_norm`` is the mean squared Frobenius norm of d code / d input, both in the network's
-    own (scaled) units.
+    own (scaled) units. It grows with the scale of the code, which a kind may choose freely;
+    ``relative_jacobian`` does not: it is the encoder's gain over all directions at a sample relative to
+    its gain along the data, see ``diabolo.metrics.relative_jacobian``.
     """
     with torch.no_grad():
         code = module.latent(module.encoder(x))
@@ -55,5 +58,8 @@ def diagnose(module: AutoencoderModule, x: Tensor, latent_activation: str | None
         "active_share": float(active.float().mean()),
         "saturated_share": saturated,
         "jacobian_norm": float(norm.mean()),
+        "relative_jacobian": metrics.relative_jacobian(
+            float(norm.mean()), float(variance.sum()), float(x.flatten(1).var(0, correction=0).mean())
+        ),
         "kl_per_unit": None if kl is None else kl.numpy(force=True),
     }

@@ -70,15 +70,15 @@ class DenoisingAutoencoder(Autoencoder):
 class ContractiveAutoencoder(Autoencoder):
     """Penalises the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
 
-    One sigmoid layer with tied weights, as in the paper: untied, the decoder could undo what the
-    penalty asks of the encoder.
+    The weights are tied, as in the paper: untied, the decoder could undo what the penalty asks of the
+    encoder. The code is linear and there is one hidden layer, because the paper's single sigmoid layer
+    (``depth=0, latent_activation="sigmoid"``) needs an over-complete code: with a narrow one it cannot
+    reach PCA's error at any weight of the penalty.
     """
 
     _needs: ClassVar[tuple[str, ...]] = ("penalty",)
-    depth: int | None = 0
-    latent_activation: str | None = "sigmoid"
     tied_weights: bool = True
-    penalty: Any = "contractive"
+    penalty: Any = "contractive:0.3"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

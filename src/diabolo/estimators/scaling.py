@@ -81,21 +81,31 @@ class Scaler:
             out[rows] = X[rows] * self.scale + self.offset
         return out
 
+    def bounds(self, s: Statistics) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the least and the greatest value of the whole data in each feature's scaled units."""
+        ends = ((end - self.offset) / self.scale for end in (s.low.min(), s.high.max()))
+        low, high = (end.astype(np.float32) for end in ends)
+        return low, high
 
-def choose_scaling(kind: str | None, loss: Loss, X: Array, s: Statistics, *, pixels: bool) -> str | None:
-    """Resolve "auto": by the loss's range, and by whether the features share their units.
 
-    ``pixels`` says that the samples are images or 8-bit values; otherwise features count as sharing
-    their units where most of them share both bounds, or where all values lie in [0, 1].
+def share_bounds(s: Statistics, *, pixels: bool) -> bool:
+    """Whether the features share their units.
+
+    They do where the samples are images or 8-bit values (``pixels``), where most features share both
+    bounds, or where all values lie in [0, 1].
     """
-    if kind != "auto":
-        return kind
     varying = s.high > s.low
     low, high = s.low.min(), s.high.max()
     bounds = varying.any() and (
         np.mean(s.low[varying] == low) >= 0.5 and np.mean(s.high[varying] == high) >= 0.5
     )
-    shared = pixels or bool(bounds) or (low >= 0.0 and high <= 1.0)
+    return pixels or bool(bounds) or bool(low >= 0.0 and high <= 1.0)
+
+
+def choose_scaling(kind: str | None, loss: Loss, *, shared: bool) -> str | None:
+    """Resolve "auto": by the loss's range, and by whether the features share their bounds."""
+    if kind != "auto":
+        return kind
     if np.isfinite(loss.low) or np.isfinite(loss.high):
         return "unit" if shared else "minmax"
     return "center" if shared else "standard"

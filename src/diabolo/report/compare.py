@@ -37,6 +37,7 @@ COLUMNS: dict[str, tuple[str, str, bool | None]] = {
     "dead_units": ("dead units", "count", None),
     "saturated_share": ("saturated share", "share", None),
     "jacobian_norm": ("Jacobian ‖J‖²", "number", None),
+    "relative_jacobian": ("Jacobian, relative", "number", None),
     "n_parameters": ("parameters", "count", None),
     "fit_seconds": ("seconds", "seconds", None),
 }
@@ -57,6 +58,7 @@ class Comparison:
         ``neighbour_accuracy`` (share in [0, 1], NaN without labels), ``code_size``, ``used_units`` (see
         :func:`used_units`), ``active_share``, ``dead_units``, ``saturated_share``, ``jacobian_norm`` (in
         scaled units; PCA's, whose components are orthonormal in any, is its code size),
+        ``relative_jacobian`` (the same whatever the scale of the code, see :meth:`Autoencoder.diagnostics`),
         ``n_parameters``, ``fit_seconds``. NaN where a number does not apply.
     estimators : dict
         The fitted estimators by kind; without PCA and the mean.
@@ -269,7 +271,7 @@ class _Bench:
         row = self._errors(kind, estimator.reconstruct(self.test), estimator.reconstruct(self.noisy))
         found = estimator.diagnostics(self.test)
         row |= {key: found[key] for key in ("code_size", "active_share", "dead_units")}
-        row |= {key: found[key] for key in ("saturated_share", "jacobian_norm")}
+        row |= {key: found[key] for key in ("saturated_share", "jacobian_norm", "relative_jacobian")}
         row |= {"n_parameters": int(estimator.n_parameters_), "fit_seconds": seconds}
         codes = estimator.transform(self.test)
         used = used_units(codes, found, metrics.flat(self.test).shape[1])
@@ -288,12 +290,15 @@ class _Bench:
 
         row = self._errors(name, restore(self.test), restore(self.noisy))
         activity = metrics.code_activity(codes)
+        # the encoder's Jacobian is the matrix of components, whose rows are orthonormal
+        norm = float((fitted.components_**2).sum())
+        spread = float(metrics.flat(self.test).var(axis=0).mean())
         row |= {
             "code_size": int(fitted.n_components_),
             "active_share": float(activity.mean()),
             "dead_units": int((activity == 0).sum()),
-            # the encoder's Jacobian is the matrix of components, whose rows are orthonormal
-            "jacobian_norm": float((fitted.components_**2).sum()),
+            "jacobian_norm": norm,
+            "relative_jacobian": metrics.relative_jacobian(norm, float(codes.var(axis=0).sum()), spread),
             "n_parameters": int(fitted.components_.size + fitted.mean_.size),
             "fit_seconds": seconds,
         }

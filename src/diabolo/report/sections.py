@@ -292,6 +292,7 @@ def diagnostics(study: Study) -> str:
         ("Active share", number(found["active_share"], "share"), "of the units, on a sample"),
         ("Saturated share", number(found["saturated_share"], "share"), "of code values at a flat end"),
         ("Jacobian ‖J‖²", number(found["jacobian_norm"]), "of the encoder, scaled units"),
+        ("Jacobian, relative", number(found["relative_jacobian"]), "to its gain along the data"),
     ]
     charts = [plots.unit_bars(study.codes.std(axis=0), "spread of each unit (standard deviation)")]
     divergence = found.get("kl_per_unit")

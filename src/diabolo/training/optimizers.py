@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# Muon's steps have a root mean square of about 0.2 times the rate, Adam's of up to once the rate
-_ADAM_SHARE = 0.3
+# orthogonalising costs the square of a matrix's smaller side times the other: beyond this side it
+# would cost several times the rest of the step, and Adam gets further in the same time
+_WIDEST = 256
 # the quintic whose repetition drives all singular values of a matrix towards 1 (Jordan et al. 2024)
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 3
@@ -102,26 +103,23 @@ def make_optimizers(
 ) -> list[Optimizer]:
     """Return the optimizers for ``parameters``.
 
-    With "muon" the matrices go to Muon and what is no matrix (biases, norms, convolution kernels) to
-    Adam at a smaller rate; with "adam" all goes to Adam.
+    With "muon" the matrices up to 256 wide go to Muon and all else (wider ones, biases, norms,
+    convolution kernels) to Adam; with "adam" all goes to Adam.
     """
     every = list(parameters)
-    matrices = [w for w in every if name == "muon" and w.ndim == 2]
-    others = [w for w in every if name != "muon" or w.ndim != 2]
+    matrices = [w for w in every if name == "muon" and w.ndim == 2 and min(w.shape) <= _WIDEST]
+    known = {id(w) for w in matrices}
+    others = [w for w in every if id(w) not in known]
     optimizers: list[Optimizer] = []
     if matrices:
         optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=weight_decay))
     if others:
         optimizers.append(AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True))
-    for optimizer in optimizers:
-        share = _ADAM_SHARE if name == "muon" and isinstance(optimizer, AdamW) else 1.0
-        for group in optimizer.param_groups:
-            group["share"] = share
     return optimizers
 
 
 def set_rate(optimizers: Iterable[Optimizer], learning_rate: float) -> None:
-    """Set the rate of every parameter group, each by its share."""
+    """Set the rate of every parameter group."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate
+            group["lr"] = learning_rate

@@ -72,6 +72,11 @@ class Architecture(Part):
     ) -> Network:
         """Build encoder and decoder for samples of ``shape``, initialised from ``generator``."""
 
+    @property
+    def nonlinear(self) -> bool:
+        """Whether there is a non-linearity in the layers."""
+        return getattr(self, "activation", None) != "linear"
+
 
 class SeededDropout(nn.Module):
     """Dropout that draws from its own generator, never from torch's global one.

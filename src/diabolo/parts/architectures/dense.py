@@ -68,6 +68,11 @@ class Dense(Architecture):
                 f"hidden_dims={tuple(self.hidden_dims)!r}. Use norm='batch' or a wider layer."
             )
 
+    @property
+    def nonlinear(self) -> bool:
+        """Whether there is a non-linearity in the layers."""
+        return bool(self.hidden_dims) and super().nonlinear
+
     def build(
         self,
         shape: tuple[int, ...],

@@ -1,0 +1,64 @@
+"""Where features share their bounds, reconstructions and samples keep to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from diabolo import Autoencoder, VariationalAutoencoder, load
+from diabolo.parts import Dense
+
+SMALL = {"hidden_dims": (16,), "latent_dim": 4, "epochs": 2, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    return load_digits().data.astype(np.float32)[:300]
+
+
+def test_pixels_stay_within_their_bounds(digits: np.ndarray, tmp_path) -> None:
+    est = VariationalAutoencoder(**SMALL).fit(digits)
+    assert est.recipe_.output_activation == "clip"
+    for values in (est.reconstruct(digits), est.sample(50)):
+        assert values.min() == pytest.approx(0.0, abs=1e-5)
+        assert values.max() <= 16.0 + 1e-5
+    again = load(est.save(tmp_path / "m.safetensors"))
+    assert np.array_equal(again.reconstruct(digits), est.reconstruct(digits))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"output_activation": "linear"},
+        {"activation": "linear"},
+        {"hidden_dims": ()},
+        {"architecture": Dense((8,), activation="linear"), "hidden_dims": None},
+    ],
+    ids=str,
+)
+def test_linear_outputs_stay_linear(digits: np.ndarray, choices: dict) -> None:
+    est = Autoencoder(**SMALL | choices).fit(digits)
+    assert est.recipe_.output_activation in (None, "linear")
+    assert est.reconstruct(digits).min() < -0.1
+
+
+def test_a_table_in_units_of_its_own_is_not_clipped() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 5)) * [1, 5, 10, 100, 1000]
+    assert Autoencoder(**SMALL).fit(X).recipe_.output_activation is None
+
+
+def test_asked_for_a_table_is_clipped_at_its_extremes() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 5)).clip(-1, 1)
+    est = Autoencoder(**SMALL, output_activation="clip").fit(X)
+    assert np.abs(est.reconstruct(3 * X)).max() <= 1 + 1e-6
+
+
+def test_rows_that_come_later_widen_the_bounds(digits: np.ndarray) -> None:
+    dark = np.minimum(digits, 8)
+    est = Autoencoder(**{k: v for k, v in SMALL.items() if k != "epochs"}).partial_fit(dark)
+    assert est.reconstruct(digits).max() <= 8 + 1e-5
+    for _ in range(30):
+        est.partial_fit(digits)
+    assert est.reconstruct(digits).max() > 9
+    assert est.reconstruct(digits).max() <= 16 + 1e-5
