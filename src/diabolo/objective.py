@@ -46,16 +46,28 @@ class Objective:
         ``step`` None means after training: every schedule has finished.
         """
         terms: dict[str, Tensor] = {LOSS: module.loss(passed.raw, passed.target)}
-        for penalty in self.penalties:
-            value = penalty(module.encoder, module.latent, passed, generator)
-            terms[penalty.name] = penalty.weight_at(step) * value
-        if passed.code.auxiliary is not None and self.revival_weight:
-            terms[REVIVAL] = self.revival_weight * _revival(module, passed, passed.code.auxiliary)
+        terms |= self.at_the_code(module, passed, step, generator)
         total = terms[LOSS]
         for name, value in terms.items():
             if name != LOSS:
                 total = total + value
         terms[TOTAL] = total
+        return terms
+
+    def at_the_code(
+        self,
+        module: AutoencoderModule,
+        passed: ForwardPass,
+        step: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the terms besides the loss, (n,) each, already weighted."""
+        terms: dict[str, Tensor] = {}
+        for penalty in self.penalties:
+            value = penalty(module.encoder, module.latent, passed, generator)
+            terms[penalty.name] = penalty.weight_at(step) * value
+        if passed.code.auxiliary is not None and self.revival_weight:
+            terms[REVIVAL] = self.revival_weight * _revival(module, passed, passed.code.auxiliary)
         return terms
 
     def settled(self, step: int) -> bool:

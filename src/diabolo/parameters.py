@@ -125,6 +125,11 @@ class Parameters:
         "Epochs without a better validation loss before training stops, >= 1. None: never stop early; the "
         "best weights are kept all the same, and a cosine schedule needs its end.",
     )
+    engine: str = _option(
+        "auto",
+        "The step behind the training: dense (written by hand, for dense layers without normalisation), "
+        "autograd (any net), or auto: the fastest that can.",
+    )
     device: str = _option("auto", "auto (a CUDA GPU where there is one), cpu, cuda, mps.")
     random_state: int | np.random.RandomState | None = _option(
         None, "Seed. The same seed on the same machine gives the same bytes. None: another run each time."

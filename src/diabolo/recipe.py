@@ -45,6 +45,7 @@ from diabolo.parts.losses import Clip, Linked
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
 SCHEDULES = ("constant", "cosine", "plateau")
 OPTIMIZERS = ("adam", "muon")
+ENGINES = ("auto", "autograd", "dense")
 _RATES = {"adam": 2e-3, "muon": 1e-2}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -75,6 +76,7 @@ class Recipe:
     clip_norm: float | None
     validation_fraction: float
     patience: int | None
+    engine: str
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,6 +250,7 @@ def resolve(
         clip_norm=p.clip_norm,
         validation_fraction=float(p.validation_fraction),
         patience=p.patience,
+        engine=p.engine,
         seed=seed,
     )
 
@@ -381,6 +384,7 @@ def _check_training(p: Parameters | Recipe) -> None:
     if p.learning_rate is not None:
         check_range("learning_rate", p.learning_rate, low=0, open_low=True)
     check_name("optimizer", p.optimizer, OPTIMIZERS)
+    check_name("engine", p.engine, ENGINES)
     check_name("schedule", p.schedule, SCHEDULES)
     check_range("weight_decay", p.weight_decay, low=0)
     check_range("validation_fraction", p.validation_fraction, low=0, high=1, open_high=True)

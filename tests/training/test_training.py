@@ -15,7 +15,7 @@ from diabolo.parts import LayerWise
 from diabolo.recipe import default_batch_size, hidden_widths
 from diabolo.training.engine import Settings, Stage
 from diabolo.training.machine import threads_for
-from diabolo.training.optimizers import Muon, _newton_schulz, make_optimizers, set_rate
+from diabolo.training.optimizers import Muon, _newton_schulz, make_optimizers, set_rate, split
 
 
 @pytest.fixture
@@ -54,15 +54,15 @@ def test_muon_goes_against_the_gradient() -> None:
 
 def test_muon_takes_small_matrices_and_adam_the_rest() -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Conv1d(1, 2, 3))
-    muon, adam = make_optimizers("muon", layers.parameters(), 0.01, 0.0)
+    muon, adam = make_optimizers(*split("muon", layers.parameters()), 0.01, 0.0)
     assert [tuple(w.shape) for g in muon.param_groups for w in g["params"]] == [(3, 4)]
     assert len([w for g in adam.param_groups for w in g["params"]]) == 3
     set_rate([muon, adam], 1.0)
     assert muon.param_groups[0]["lr"] == 1.0
     assert adam.param_groups[0]["lr"] == 1.0
     wide = torch.nn.Linear(257, 257, bias=False)  # orthogonalising it would cost more than it brings
-    assert [type(o) for o in make_optimizers("muon", wide.parameters(), 0.01, 0.0)] == [type(adam)]
-    (only,) = make_optimizers("adam", layers.parameters(), 0.01, 0.0)
+    assert [type(o) for o in make_optimizers(*split("muon", wide.parameters()), 0.01, 0.0)] == [type(adam)]
+    (only,) = make_optimizers(*split("adam", layers.parameters()), 0.01, 0.0)
     set_rate([only], 1.0)
     assert only.param_groups[0]["lr"] == 1.0
 
@@ -74,7 +74,7 @@ def test_history_rows_add_up_and_tell_the_course(rows: np.ndarray) -> None:
         for part in ("training", "validation"):
             assert row[f"{part}_total"] == pytest.approx(row[f"{part}_loss"] + row[f"{part}_l1"], rel=1e-5)
     assert est.history_.column("epoch") == [1, 2, 3, 4, 5]
-    assert est.history_.engine == "autograd"
+    assert est.history_.engine == "dense"
     assert est.history_.stopped_by == "epochs"
 
 
@@ -135,13 +135,13 @@ def test_plateau_halves_the_rate(rows: np.ndarray) -> None:
 
 
 def test_divergence_goes_back_and_says_so(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diabolo.training import engine
+    from diabolo.training import dense
 
-    original = engine.AutogradStep.__call__
+    original = dense.DenseStep.__call__
     calls = {"n": 0}
 
     def poisoned(
-        self: engine.AutogradStep, data: torch.Tensor, rows: torch.Tensor, step: int
+        self: dense.DenseStep, data: torch.Tensor, rows: torch.Tensor, step: int
     ) -> dict[str, torch.Tensor]:
         calls["n"] += 1
         terms = original(self, data, rows, step)
@@ -150,7 +150,7 @@ def test_divergence_goes_back_and_says_so(rows: np.ndarray, monkeypatch: pytest.
                 self.parameters[0].fill_(math.nan)
         return terms
 
-    monkeypatch.setattr(engine.AutogradStep, "__call__", poisoned)
+    monkeypatch.setattr(dense.DenseStep, "__call__", poisoned)
     with pytest.warns(DivergenceWarning, match="back to the last good weights"):
         est = Autoencoder(epochs=5, latent_dim=3, random_state=0, batch_size=16).fit(rows)
     assert len(est.history_) == 5
@@ -161,14 +161,14 @@ def test_divergence_goes_back_and_says_so(rows: np.ndarray, monkeypatch: pytest.
 
 
 def test_hopeless_divergence_is_an_error(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diabolo.training import engine
+    from diabolo.training import dense
 
-    original = engine.AutogradStep.__call__
+    original = dense.DenseStep.__call__
 
-    def poisoned(self: engine.AutogradStep, *args: object) -> dict[str, torch.Tensor]:
+    def poisoned(self: dense.DenseStep, *args: object) -> dict[str, torch.Tensor]:
         return {name: term * math.nan for name, term in original(self, *args).items()}  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.AutogradStep, "__call__", poisoned)
+    monkeypatch.setattr(dense.DenseStep, "__call__", poisoned)
     with (
         pytest.warns(DivergenceWarning),
         pytest.raises(

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from diabolo.names import check_name
 
-_SELU_ALPHA = 1.6732632423543772
-_SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ _TABLE = (
     Activation(
         "selu",
         functional.selu,
-        lambda a, y: torch.where(a > 0, _SELU_SCALE * torch.ones_like(a), y + _SELU_SCALE * _SELU_ALPHA),
-        low=-_SELU_SCALE * _SELU_ALPHA,
+        lambda a, y: torch.where(a > 0, SELU_SCALE * torch.ones_like(a), y + SELU_SCALE * SELU_ALPHA),
+        low=-SELU_SCALE * SELU_ALPHA,
         gain=1.0,
     ),
     Activation("softplus", functional.softplus, lambda a, y: torch.sigmoid(a), low=0.0, gain=_HE),

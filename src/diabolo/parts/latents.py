@@ -53,6 +53,11 @@ class LatentModule(nn.Module):
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
         """Turn the encoder's output into a code; with a generator it is drawn, without it is the mean."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the code is the encoder's output as it stands."""
+        return False
+
     def linear_head(self) -> LinearHead | None:
         """Return the element-wise form of the mean, or None where it has none (then autograd serves)."""
         return None
@@ -88,6 +93,10 @@ class _Deterministic(LatentModule):
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
         z = self.activation.function(h)
         return Code(z, z, h)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.activation.name == "linear"
 
     def linear_head(self) -> LinearHead:
         return LinearHead(-1, self.activation)

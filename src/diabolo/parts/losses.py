@@ -61,8 +61,11 @@ class Loss(Part):
         return str(self)
 
 
-class _SquaredError(LossModule):
+class SquaredErrorModule(LossModule):
+    """The squared error of each sample."""
+
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of each sample, (n,)."""
         return per_sample((raw - target).square())
 
 
@@ -74,7 +77,7 @@ class SquaredError(Loss):
 
     def build(self) -> LossModule:
         """Return the loss ready to run."""
-        return _SquaredError()
+        return SquaredErrorModule()
 
 
 class _Absolute(LossModule):

@@ -6,7 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diabolo.autoencoder import AutoencoderModule
-from diabolo.errors import DivergedError, DivergenceWarning
+from diabolo.errors import DivergedError, DivergenceWarning, IncompatiblePartsError
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
+from diabolo.training.dense import DenseStep
 from diabolo.training.history import History, Row
-from diabolo.training.optimizers import make_optimizers, set_rate
+from diabolo.training.optimizers import make_optimizers, set_rate, split
+from diabolo.training.settings import Settings
 
 Progress = Callable[[Row, int], None]
 
@@ -26,20 +27,6 @@ _RETRIES = 5  # how often a diverging stage may go back and halve its rate
 _PLATEAU = 5  # epochs without a better loss before the plateau schedule halves the rate
 _EXPLODED = 1e4  # a total this many times the first one counts as diverged
 _VALIDATION_ROWS = 2048  # rows per batch where nothing is learned
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How one stage is trained."""
-
-    learning_rate: float
-    optimizer: str
-    batch_size: int
-    epochs: int
-    schedule: str
-    weight_decay: float
-    clip_norm: float | None
-    patience: int | None
 
 
 class AutogradStep:
@@ -55,8 +42,9 @@ class AutogradStep:
         self.clip_norm = settings.clip_norm
         self.generator = generator
         self.parameters = [w for w in module.parameters() if w.requires_grad]
+        matrices, others = split(settings.optimizer, self.parameters)
         self.optimizers: list[Optimizer] = make_optimizers(
-            settings.optimizer, self.parameters, settings.learning_rate, settings.weight_decay
+            matrices, others, settings.learning_rate, settings.weight_decay
         )
         self._buffer: Tensor | None = None
 
@@ -78,6 +66,34 @@ class AutogradStep:
         for optimizer in self.optimizers:
             optimizer.step()
         return {name: term.detach() for name, term in terms.items()}
+
+    def attach(self) -> None:
+        """Nothing to prepare: the parameters are the module's own."""
+
+    def detach(self) -> None:
+        """Free the gradients."""
+        for weight in self.parameters:
+            weight.grad = None
+
+
+def choose_step(
+    module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
+) -> AutogradStep | DenseStep:
+    """Return the fastest step for this net, or the one that ``settings.engine`` names.
+
+    Raises
+    ------
+    IncompatiblePartsError
+        Where the named one cannot train this net.
+    """
+    dense = DenseStep.covers(module)
+    if settings.engine == DenseStep.name and not dense:
+        raise IncompatiblePartsError(
+            "engine='dense' must go with dense layers without normalisation; got a net with other layers. "
+            "Use engine='auto'."
+        )
+    kind = DenseStep if dense and settings.engine != AutogradStep.name else AutogradStep
+    return kind(module, objective, settings, generator)
 
 
 class Stage:
@@ -110,7 +126,7 @@ class Stage:
         self.held_out = held_out
         self.settings = settings
         self.generator = generator
-        self.step = AutogradStep(module, objective, settings, generator)
+        self.step = choose_step(module, objective, settings, generator)
         self.use(data)
         self.steps_done = 0
         self.rate = settings.learning_rate
@@ -125,6 +141,7 @@ class Stage:
         self._best: dict[str, Tensor] | None = None
         self._best_loss = math.inf
         self.module.draw_from(self.generator)
+        self.step.attach()
 
     def run(
         self, history: History, name: str, started: float, progress: Progress | None, total_epochs: int
@@ -133,6 +150,7 @@ class Stage:
         interrupted = False
         waited = 0
         history.stopped_by = "epochs"
+        history.engine = self.step.name
         history.best_epoch = 0
         good, retries, epoch = self._snapshot(), 0, 0
         try:
@@ -178,6 +196,7 @@ class Stage:
             self.module.load_state_dict(self._best)
         self.module.eval()
         self.module.draw_from(None)
+        self.step.detach()
         return interrupted
 
     def _rate_at(self, step: int) -> float:

@@ -98,18 +98,22 @@ def _half_is_native(device: torch.device) -> bool:
     return False
 
 
-def make_optimizers(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
-) -> list[Optimizer]:
-    """Return the optimizers for ``parameters``.
+def split(name: str, parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that Muon takes and those that Adam takes.
 
     With "muon" the matrices up to 256 wide go to Muon and all else (wider ones, biases, norms,
     convolution kernels) to Adam; with "adam" all goes to Adam.
     """
     every = list(parameters)
-    matrices = [w for w in every if name == "muon" and w.ndim == 2 and min(w.shape) <= _WIDEST]
-    known = {id(w) for w in matrices}
-    others = [w for w in every if id(w) not in known]
+    chosen = [name == "muon" and w.ndim == 2 and min(w.shape) <= _WIDEST for w in every]
+    matrices = [w for w, muon in zip(every, chosen, strict=True) if muon]
+    return matrices, [w for w, muon in zip(every, chosen, strict=True) if not muon]
+
+
+def make_optimizers(
+    matrices: list[nn.Parameter], others: list[nn.Parameter], learning_rate: float, weight_decay: float
+) -> list[Optimizer]:
+    """Return Muon for ``matrices`` and Adam for ``others``, each where there are any."""
     optimizers: list[Optimizer] = []
     if matrices:
         optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=weight_decay))

@@ -13,9 +13,10 @@ from diabolo.errors import IncompatiblePartsError
 from diabolo.objective import Objective
 from diabolo.parts import Deterministic, LayerWise, Network, Penalty, SquaredError
 from diabolo.recipe import Recipe
-from diabolo.training.engine import AutogradStep, Progress, Settings, Stage
+from diabolo.training.engine import Progress, Stage
 from diabolo.training.history import History
 from diabolo.training.machine import keep_memory, threads_for
+from diabolo.training.settings import Settings
 
 
 def train(
@@ -46,7 +47,7 @@ def train(
         Where no learning rate keeps the weights finite.
     """
     keep_memory()
-    history = History(engine=AutogradStep.name)
+    history = History()
     settings = _settings(recipe)
     started = time.perf_counter()
     run = _Run(recipe, settings, data, held_out, generator, history, started, progress)
@@ -68,7 +69,6 @@ def continue_training(
         settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
         generator = torch.Generator(data.device).manual_seed(recipe.seed)
         stage = Stage(module, recipe.objective(), data, None, settings, generator)
-        history.engine = AutogradStep.name
     stage.use(data)
     with threads_for(_flop_per_step(module, data, recipe.batch_size)):
         if stage.run(history, "partial_fit", time.perf_counter(), None, 1):
@@ -86,6 +86,7 @@ def _settings(recipe: Recipe) -> Settings:
         recipe.weight_decay,
         recipe.clip_norm,
         recipe.patience,
+        recipe.engine,
     )
 
 

@@ -133,7 +133,12 @@ class TiedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The transposed weight, shape (out, in) as in ``nn.Linear``."""
-        return self._source[0].weight.t()
+        return self.source.weight.t()
+
+    @property
+    def source(self) -> nn.Linear:
+        """The layer whose weight it is."""
+        return self._source[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, in) to (n, out)."""

@@ -1,0 +1,157 @@
+"""The hand-written step equals the autograd step, over the whole dense family, in double precision."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diabolo import Autoencoder
+from diabolo.errors import IncompatiblePartsError
+from diabolo.parameters import Parameters
+from diabolo.parts.activations import ACTIVATIONS
+from diabolo.recipe import resolve
+from diabolo.training.dense import DenseStep
+from diabolo.training.derivatives import DERIVATIVES
+from diabolo.training.engine import AutogradStep
+from diabolo.training.optimizers import set_rate
+from diabolo.training.settings import Settings
+
+SHAPE = (3, 4)
+LATENTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sigmoid": {"latent_activation": "sigmoid"},
+    "l1": {"penalty": "l1:0.1"},
+    "kl": {"latent_activation": "sigmoid", "penalty": "kl_sparsity"},
+    "contractive": {"penalty": "contractive:0.3"},
+    "contractive, estimated": {"penalty": "contractive:0.3,method=estimate"},
+    "noisy": {"latent": "noisy"},
+    "gaussian": {"latent": "gaussian", "penalty": "posterior_kl:0.7"},
+    "topk": {"latent": "topk:k=2,revive_after=5", "latent_dim": 8},
+    "batch topk": {"latent": "batch_topk:k=2,revive_after=5", "latent_dim": 8},
+    "jumprelu": {"latent": "jumprelu", "penalty": "l0:0.01"},
+}
+NETS: dict[str, dict[str, Any]] = {
+    "deep": {"hidden_dims": (9, 7), "activation": "tanh"},
+    "clipped": {"hidden_dims": (9,), "output_activation": "clip"},
+    "tied": {"hidden_dims": (9, 7), "tied_weights": True},
+    "dropout": {"hidden_dims": (9, 7), "dropout": 0.3},
+    "none": {"hidden_dims": (), "corruption": "masking:0.2+gaussian:0.1"},
+    "sigmoid out": {"hidden_dims": (9,), "output_activation": "sigmoid"},
+}
+LOSSES = ("squared_error", "binary_cross_entropy", "absolute", "huber", "gaussian", "gaussian:0.5")
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
+
+
+def pair(choices: dict[str, Any], optimizer: str, **more: Any) -> tuple[AutogradStep, DenseStep]:
+    recipe = resolve(
+        Parameters(**{"latent_dim": 4} | choices),
+        shape=SHAPE, n_rows=60, scaling=None, bounded=False, seed=0, default_depth=1,
+    )  # fmt: skip
+    module = recipe.build(torch.Generator().manual_seed(0)).double().train()
+    module.reach(torch.full(SHAPE, 0.2).double(), torch.full(SHAPE, 0.8).double())
+    settings = Settings(0.01, optimizer, 16, 1, "constant", 0.1, None, None, **more)
+    steps = []
+    for kind in (AutogradStep, DenseStep):
+        own = copy.deepcopy(module)
+        generator = torch.Generator().manual_seed(1)
+        own.draw_from(generator)
+        steps.append(kind(own, recipe.objective(), settings, generator))
+    return tuple(steps)  # type: ignore[return-value]
+
+
+def compare(choices: dict[str, Any], optimizer: str, **more: Any) -> None:
+    slow, fast = pair(choices, optimizer, **more)
+    data = torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(2)).double()
+    set_rate([*slow.optimizers, *fast.optimizers], 0.01)
+    # shifts before a normalised code have no effect: their gradients are rounding alone, which Adam blows
+    # up, so that only the first gradients can be compared
+    noisy = choices.get("latent") == "noisy"
+    for i in range(1 if noisy else 4):
+        rows = torch.arange(13 * i, 13 * i + 13)
+        expected, found = slow(data, rows, i), fast(data, rows, i)
+        assert list(expected) == list(found)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+    mine = dict(fast.module.named_parameters())
+    for name, w in slow.module.named_parameters():
+        torch.testing.assert_close(mine[name].grad, w.grad, rtol=1e-10, atol=1e-10)
+        if noisy:
+            continue
+        torch.testing.assert_close(mine[name], w, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize("net", NETS)
+def test_it_equals_autograd(net: str, latent: str) -> None:
+    turn = list(LATENTS).index(latent)
+    # every loss meets every latent over the nets; the optimizers take turns
+    for i, (loss, optimizer) in enumerate(zip(LOSSES, itertools.cycle(("adam", "muon")))):
+        if (i + turn) % 2 and loss != "squared_error":
+            continue
+        choices = NETS[net] | LATENTS[latent] | {"loss": loss}
+        if loss == "binary_cross_entropy":
+            choices.pop("output_activation", None)
+        if choices.get("tied_weights") and choices.get("latent") == "gaussian":
+            continue
+        compare(choices, optimizer)
+
+
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "linear"])
+def test_every_activation(name: str) -> None:
+    assert name in DERIVATIVES
+    compare({"hidden_dims": (9, 7), "activation": name}, "adam")
+
+
+def test_linear_layers_and_clipped_gradients() -> None:
+    compare({"hidden_dims": (9,), "activation": "linear"}, "adam")
+    slow, fast = pair({"hidden_dims": (9,)}, "adam")
+    slow.clip_norm = fast.clip_norm = 1e-3
+    data = torch.rand(20, *SHAPE).double()
+    for step in (slow, fast):
+        step(data, torch.arange(20), 0)
+    for a, b in zip(slow.module.parameters(), fast.module.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_parameters_are_views_while_training_and_their_own_afterwards() -> None:
+    _, step = pair({"hidden_dims": (9,)}, "muon")
+    first = next(step.module.parameters())
+    whole = first.untyped_storage().nbytes()
+    assert whole > first.numel() * first.element_size()
+    values = [w.detach().clone() for w in step.module.parameters()]
+    step.detach()
+    assert first.untyped_storage().nbytes() == first.numel() * first.element_size()
+    assert all(torch.equal(a, b) for a, b in zip(values, step.module.parameters(), strict=True))
+    step.attach()
+    assert first.untyped_storage().nbytes() == whole
+    assert all(torch.equal(a, b) for a, b in zip(values, step.module.parameters(), strict=True))
+
+
+def test_what_it_cannot_train_goes_to_autograd_or_is_refused(rows: np.ndarray) -> None:
+    normalised = Autoencoder(norm="batch", epochs=1, latent_dim=2, random_state=0)
+    assert normalised.fit(rows).history_.engine == "autograd"
+    assert Autoencoder(epochs=1, latent_dim=2).fit(rows).history_.engine == "dense"
+    assert Autoencoder(epochs=1, latent_dim=2, engine="autograd").fit(rows).history_.engine == "autograd"
+    with pytest.raises(IncompatiblePartsError, match="engine='dense' must go with dense layers"):
+        normalised.set_params(engine="dense").fit(rows)
+
+
+def test_partial_fit_goes_on_in_both_engines_and_in_copies(rows: np.ndarray) -> None:
+    codes = []
+    for engine in ("autograd", "dense"):
+        est = Autoencoder(latent_dim=2, random_state=0, engine=engine).partial_fit(rows)
+        other = copy.deepcopy(est)
+        before = est.transform(rows)
+        other.partial_fit(rows)
+        assert np.array_equal(est.transform(rows), before)
+        codes.append(est.partial_fit(rows).transform(rows))
+    np.testing.assert_allclose(*codes, rtol=1e-4, atol=1e-5)
