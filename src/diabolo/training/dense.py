@@ -8,6 +8,11 @@ step, which a test over the whole family checks in double precision to 1e-10.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from math import prod
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,24 +27,21 @@ from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
 
+Call = Callable[[], object]
+_NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
+
 
 class _Layer:
-    """One dense layer with what follows it, and its buffers for a batch of n.
+    """One dense layer with what follows it, as calls on buffers that stay where they are.
 
     ``output`` (n, out) is what the next layer sees, ``before`` the pre-activation where its derivative
     needs that and the output otherwise, ``gradient`` (n, in) that of the layer's input.
     """
 
-    input: Tensor
-    before: Tensor
-    output: Tensor
-    gradient: Tensor
-
     def __init__(self, linear: nn.Linear | TiedLinear) -> None:
         self.linear = linear
         self.activation: str | None = None
         self.dropout: SeededDropout | None = None
-        self.kept: Tensor | None = None
 
     def allocate(self, n: int, like: Tensor) -> None:
         """Make the buffers for batches of n rows."""
@@ -48,48 +50,75 @@ class _Layer:
         apart = self.activation is not None and DERIVATIVES[self.activation].of_input
         self.output = torch.empty_like(self.before) if apart else self.before
         self.gradient = like.new_empty(n, in_features)
+        if self.dropout is not None:
+            self.kept = torch.empty_like(self.output)
+            self.dropped = torch.empty_like(self.output)
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Map h (n, in) to (n, out)."""
-        self.input = h
-        torch.addmm(self.linear.bias, h, self.linear.weight.t(), out=self.before)
+    def forward(self, h: Tensor) -> tuple[list[Call], Tensor]:
+        """Return the calls that map h (n, in), and where they put the result (n, out)."""
+        linear = self.linear
+        weight, bias = linear.weight.detach().t(), linear.bias.detach()
+        calls: list[Call] = [partial(torch.addmm, bias, h, weight, out=self.before)]
         if self.activation is not None:
-            DERIVATIVES[self.activation].forward(self.before, self.output)
+            calls.append(partial(DERIVATIVES[self.activation].forward, self.before, self.output))
         drop = self.dropout
         if drop is None or drop.generator is None:
-            return self.output
-        self.kept = torch.empty_like(self.output).bernoulli_(1.0 - drop.share, generator=drop.generator)
-        self.kept.div_(1.0 - drop.share)
-        return self.output * self.kept
+            return calls, self.output
+        calls.append(partial(self.kept.bernoulli_, 1.0 - drop.share, generator=drop.generator))
+        calls.append(partial(self.kept.div_, 1.0 - drop.share))
+        calls.append(partial(torch.mul, self.output, self.kept, out=self.dropped))
+        return calls, self.dropped
 
-    def backward(self, g: Tensor, *, add: bool, shared: bool = False, first: bool = False) -> Tensor:
-        """Take the gradient of the output (n, out), write those of the weights; return the input's.
+    def backward(
+        self, h: Tensor, g: Tensor, *, add: bool, shared: bool = False, first: bool = False
+    ) -> tuple[list[Call], Tensor]:
+        """Return the calls that take g (n, out) down, and where they put the input's gradient (n, in).
 
-        ``add`` adds to the gradients there are, ``shared`` to that of the weight. ``g`` is
-        overwritten. For the ``first`` layer nothing is returned that could be used.
+        They overwrite g and write the gradients of the weights; ``add`` adds to those there are,
+        ``shared`` to that of the weight. For the ``first`` layer the input's is left out.
         """
-        if self.kept is not None:
-            g.mul_(self.kept)
+        calls: list[Call] = []
+        if self.dropout is not None and self.dropout.generator is not None:
+            calls.append(partial(g.mul_, self.kept))
         if self.activation is not None:
-            DERIVATIVES[self.activation].backward(g, self.before)
-        if isinstance(self.linear, TiedLinear):
-            weight, left, right = self.linear.source.weight, self.input, g
-        else:
-            weight, left, right = self.linear.weight, g, self.input
-        bias = self.linear.bias
-        assert weight.grad is not None
-        assert bias.grad is not None
+            calls.append(partial(DERIVATIVES[self.activation].backward, g, self.before))
+        linear = self.linear
+        tied = isinstance(linear, TiedLinear)
+        weight = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
+        bias = linear.bias.grad
+        assert weight is not None
+        assert bias is not None
+        left, right = (h, g) if tied else (g, h)
+        product = _small_product if g.device.type == "cpu" and max(weight.shape) <= _NARROW else _product
         if add or shared:
-            weight.grad.addmm_(left.t(), right)
+            calls.append(partial(weight.addmm_, left.t(), right))
         else:
-            torch.mm(left.t(), right, out=weight.grad)
-        if add:
-            bias.grad.add_(g.sum(0))
-        else:
-            torch.sum(g, 0, out=bias.grad)
+            calls.append(product(left.t(), right, weight))
+        ones, sums = g.new_ones(1, len(g)), bias.view(1, -1)
+        calls.append(partial(sums.addmm_, ones, g) if add else product(ones, g, sums))
         if not first:
-            torch.mm(g, self.linear.weight, out=self.gradient)
-        return self.gradient
+            calls.append(product(g, linear.weight.detach(), self.gradient))
+        return calls, self.gradient
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Call:
+    """Return the call for ``out = a @ b``."""
+    return partial(torch.mm, a, b, out=out)
+
+
+def _small_product(a: Tensor, b: Tensor, out: Tensor) -> Call:
+    """Return the same for narrow matrices."""
+    return partial(np.dot, a.numpy(), b.numpy(), out.numpy())
+
+
+def _chain(calls: list[Call]) -> Call:
+    """Return one call for all of ``calls``."""
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
 
 
 def _layers(network: nn.Sequential) -> list[_Layer] | None:
@@ -147,8 +176,6 @@ class DenseStep:
         self.optimizers = make_optimizers(
             matrices, [self._vector] if others else [], settings.learning_rate, settings.weight_decay
         )
-        self._n = 0
-        self._x = self._difference = torch.empty(0)
 
     def attach(self) -> None:
         """Let the module's parameters and their gradients be views of the flat vectors."""
@@ -162,6 +189,7 @@ class DenseStep:
                 at += w.numel()
             self._vector.data = self._flat[: self._vector.numel()]  # a copy of the step has its own
             self._vector.grad = self._flat_gradient[: self._vector.numel()]
+        self._n = 0  # the calls refer to the memory of before
 
     def detach(self) -> None:
         """Give the module's parameters memory of their own again."""
@@ -169,80 +197,106 @@ class DenseStep:
             w.data = w.detach().clone()
             w.grad = None
 
-    def _allocate(self, n: int, data: Tensor) -> None:
+    def _prepare(self, n: int, data: Tensor) -> None:
+        """Make the buffers for batches of n rows and the calls that work on them."""
         self._n = n
         self._x = data.new_empty(n, *data.shape[1:])
-        self._difference = data.new_empty(n, data[0].numel())
-        for layer in (*self.encoder, *self.decoder):
+        x = self._x.flatten(1)
+        corrupted = self.module.corruption is not None
+        self._seen = torch.empty_like(x) if corrupted else x
+        add = not self.plain
+        inputs, h, up = [], self._seen, []
+        for layer in self.encoder:
             layer.allocate(n, data)
+            inputs.append(h)
+            calls, h = layer.forward(h)
+            up += calls
+        self._h = h
+        decoded, z, down = [], h if self.plain else data.new_empty(n, prod(self.module.code_shape)), []
+        self._z = z
+        for layer in self.decoder:
+            layer.allocate(n, data)
+            decoded.append(z)
+            calls, z = layer.forward(z)
+            down += calls
+        self._raw, self._target, self._difference = z, x, torch.empty_like(x)
+        g, back = self._difference, []
+        for layer, seen in zip(reversed(self.decoder), reversed(decoded), strict=True):
+            calls, g = layer.backward(seen, g, add=add)
+            back += calls
+        self._code_gradient = g
+        if not self.plain:
+            g = torch.empty_like(h)
+        self._h_gradient = g
+        last = []
+        for layer, seen in zip(reversed(self.encoder), reversed(inputs), strict=True):
+            first = layer is self.encoder[0]
+            calls, g = layer.backward(seen, g, add=add, shared=self.tied, first=first)
+            last += calls
+        self._encode, self._decode = _chain(up), _chain(down)
+        self._decode_back, self._encode_back = _chain(back), _chain(last)
 
     @torch.no_grad()
     def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
         """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
         if len(rows) != self._n:
-            self._allocate(len(rows), data)
+            self._prepare(len(rows), data)
         module, generator = self.module, self.generator
         x = torch.index_select(data, 0, rows, out=self._x)
-        seen = x if module.corruption is None else module.corruption(x, generator)
-        h = seen.flatten(1)
-        for layer in self.encoder:
-            h = layer.forward(h)
+        seen = x
+        if module.corruption is not None:
+            seen = module.corruption(x, generator)
+            self._seen.copy_(seen.flatten(1))
+        self._encode()
         if not self.plain:
-            h = h.detach().requires_grad_()
+            h = self._h.detach().requires_grad_()
             with torch.enable_grad():
                 code = module.latent(h, generator)
-            z = code.value.detach()
-        else:
-            z = h
-        raw = z
-        for layer in self.decoder:
-            raw = layer.forward(raw)
-        add = not self.plain
-        if add or self.loss_learns:
+            self._z.copy_(code.value)
+        self._decode()
+        if not self.plain or self.loss_learns:
             self._flat_gradient.zero_()
-        terms, g = self._loss(raw, x)
-        for i in reversed(range(len(self.decoder))):
-            g = self.decoder[i].backward(g, add=add)
+        terms = {LOSS: self._loss(x)}
+        self._decode_back()
         if not self.plain:
-            passed = ForwardPass(target=x, seen=seen, code=code, raw=raw.view(x.shape))
+            passed = ForwardPass(target=x, seen=seen, code=code, raw=self._raw.view(x.shape))
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
                 terms |= {name: term.mean() for name, term in others.items()}
                 sources = [code.value, *(t for t in terms.values() if t.requires_grad)]
-                torch.autograd.backward(sources, [g, *[None] * (len(sources) - 1)])
+                torch.autograd.backward(sources, [self._code_gradient, *[None] * (len(sources) - 1)])
             assert h.grad is not None
-            g = h.grad
+            self._h_gradient.copy_(h.grad)
             terms = {name: term.detach() for name, term in terms.items()}
-        for i in reversed(range(len(self.encoder))):
-            g = self.encoder[i].backward(g, add=add, shared=self.tied, first=i == 0)
+        self._encode_back()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         for optimizer in self.optimizers:
-            optimizer.step()
+            optimizer.update()
         terms[TOTAL] = sum(terms.values()) if len(terms) > 1 else terms[LOSS]  # type: ignore[assignment]
         return terms
 
-    def _loss(self, raw: Tensor, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the loss's mean and its gradient with respect to raw (n, n_features)."""
-        loss, n = self.module.loss, len(x)
-        target = x.flatten(1)
-        if isinstance(loss, SquaredErrorModule):
-            g = torch.sub(raw, target, out=self._difference)
-            value = torch.dot(g.view(-1), g.view(-1)) / n
-            return {LOSS: value}, g.mul_(2.0 / n)
+    def _loss(self, x: Tensor) -> Tensor:
+        """Return the loss's mean; put its gradient with respect to the output into its buffer."""
+        loss, n, raw, g = self.module.loss, len(x), self._raw, self._difference
         clip = loss.output if isinstance(loss, Linked) and isinstance(loss.output, Clip) else None
-        if clip is not None and isinstance(loss.inner, SquaredErrorModule):
-            g = torch.clamp(raw, clip.low.view(-1), clip.high.view(-1), out=self._difference)
-            g.sub_(target)
-            value = torch.dot(g.view(-1), g.view(-1)) / n
-            return {LOSS: value}, g.mul_(2.0 / n)
-        if isinstance(loss, BinaryCrossEntropyModule):
-            value = functional.binary_cross_entropy_with_logits(raw, target, reduction="sum") / n
-            g = torch.sigmoid(raw, out=self._difference)
-            return {LOSS: value}, g.sub_(target).div_(n)
-        with torch.enable_grad():
-            leaf = raw.detach().requires_grad_()
-            cost = loss(leaf.view(x.shape), x).mean()
-            cost.backward()
-        assert leaf.grad is not None
-        return {LOSS: cost.detach()}, leaf.grad
+        if isinstance(loss, SquaredErrorModule):
+            torch.sub(raw, self._target, out=g)
+        elif clip is not None and isinstance(loss.inner, SquaredErrorModule):
+            torch.clamp(raw, clip.low.view(-1), clip.high.view(-1), out=g).sub_(self._target)
+        elif isinstance(loss, BinaryCrossEntropyModule):
+            value = functional.binary_cross_entropy_with_logits(raw, self._target, reduction="sum")
+            torch.sigmoid(raw, out=g).sub_(self._target).div_(n)
+            return value / n
+        else:
+            with torch.enable_grad():
+                leaf = raw.detach().requires_grad_()
+                cost: Tensor = loss(leaf.view(x.shape), x).mean()
+                cost.backward()  # type: ignore[no-untyped-call]
+            assert leaf.grad is not None
+            g.copy_(leaf.grad)
+            return cost.detach()
+        flat = g.view(-1)
+        mean = torch.dot(flat, flat) / n
+        g.mul_(2.0 / n)
+        return mean

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import DivergedError, DivergenceWarning, IncompatiblePartsError
@@ -43,9 +42,7 @@ class AutogradStep:
         self.generator = generator
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
-        self.optimizers: list[Optimizer] = make_optimizers(
-            matrices, others, settings.learning_rate, settings.weight_decay
-        )
+        self.optimizers = make_optimizers(matrices, others, settings.learning_rate, settings.weight_decay)
         self._buffer: Tensor | None = None
 
     def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
@@ -63,8 +60,9 @@ class AutogradStep:
         terms[TOTAL].backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        with torch.no_grad():
+            for optimizer in self.optimizers:
+                optimizer.update()
         return {name: term.detach() for name, term in terms.items()}
 
     def attach(self) -> None:

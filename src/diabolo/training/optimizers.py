@@ -19,6 +19,28 @@ _ROUNDS = 3
 _HALF_FROM = 256 * 256  # values from which half precision pays, where the processor multiplies it natively
 
 
+class Adam(AdamW):
+    """Torch's AdamW, fused, with a way to step without the hooks that torch wraps around ``step``."""
+
+    def update(self) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            weights: list[Tensor] = []
+            gradients: list[Tensor] = []
+            first: list[Tensor] = []
+            second: list[Tensor] = []
+            steps: list[Tensor] = []
+            self._init_group(group, weights, gradients, first, second, [], steps)  # type: ignore[no-untyped-call]
+            if weights:
+                beta1, beta2 = group["betas"]
+                torch._foreach_add_(steps, 1.0)
+                torch._fused_adamw_(
+                    weights, gradients, first, second, [], steps,
+                    lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
+                    eps=group["eps"], amsgrad=False, maximize=False,
+                )  # fmt: skip
+
+
 class Muon(Optimizer):
     r"""Momentum whose update is replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
@@ -48,6 +70,10 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         assert closure is None
+        self.update()
+
+    def update(self) -> None:
+        """Update every matrix that has a gradient, without the hooks that torch wraps around ``step``."""
         for group in self.param_groups:
             matrices = [w for w in group["params"] if w.grad is not None]
             if not matrices:
@@ -112,13 +138,13 @@ def split(name: str, parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parame
 
 def make_optimizers(
     matrices: list[nn.Parameter], others: list[nn.Parameter], learning_rate: float, weight_decay: float
-) -> list[Optimizer]:
+) -> list[Adam | Muon]:
     """Return Muon for ``matrices`` and Adam for ``others``, each where there are any."""
-    optimizers: list[Optimizer] = []
+    optimizers: list[Adam | Muon] = []
     if matrices:
         optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=weight_decay))
     if others:
-        optimizers.append(AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True))
+        optimizers.append(Adam(others, lr=learning_rate, weight_decay=weight_decay, fused=True))
     return optimizers
 
 
