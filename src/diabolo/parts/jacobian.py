@@ -1,12 +1,14 @@
 r"""The squared Frobenius norm of an encoder's Jacobian, per sample, differentiable in the weights.
 
-Three exact routes, the cheapest for the encoder at hand being chosen:
+Four exact routes, the cheapest for the encoder at hand being chosen:
 
 1. one linear map and an element-wise activation: :math:`\sum_j f'(a_j)^2 \lVert W_j \rVert^2`;
-2. a stack of linear maps and element-wise activations: the product of the layers' Jacobians, from
+2. one hidden layer and a linear code: :math:`d^\top \left[(V^\top V) \circ (W W^\top)\right] d` with the
+   hidden layer's slopes d: one (h, h) matrix for the whole batch, and no Jacobian at all;
+3. a stack of linear maps and element-wise activations: the product of the layers' Jacobians, from
    the narrower end; the widest factor is never multiplied out, because
    :math:`\lVert M W \rVert^2 = \langle M (W W^\top), M \rangle`;
-3. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
+4. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
 
 Batch normalisation enters with its running statistics and dropout not at all: the Jacobian is that
 of the function which ``transform`` computes, and samples do not depend on each other.
@@ -157,6 +159,12 @@ def _of_stack(steps: list[_Step], x: Tensor) -> Tensor:
         slopes.append(slope if step.scale is None else slope * step.scale)
     if len(steps) == 1:
         return slopes[0].square() @ steps[0].weight.square().sum(1)
+    if len(steps) == 2 and steps[1].activation.name == "linear":
+        lower, upper, d = steps[0].weight, steps[1].weight, slopes[0]
+        if steps[1].scale is not None:
+            upper = upper * steps[1].scale[:, None]
+        coupling = (upper.T @ upper) * (lower @ lower.T)
+        return ((d @ coupling) * d).sum(1)
     n_code, n_input = steps[-1].weight.shape[0], steps[0].weight.shape[1]
     if n_code <= n_input:
         product = slopes[-1][:, :, None] * steps[-1].weight
