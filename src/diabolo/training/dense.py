@@ -111,6 +111,11 @@ def _small_product(a: Tensor, b: Tensor, out: Tensor) -> Call:
     return partial(np.dot, a.numpy(), b.numpy(), out.numpy())
 
 
+def _aligned(w: Tensor) -> int:
+    """Return the values to set aside for w, so that each parameter begins on a cache line of its own."""
+    return -(-w.numel() // 16) * 16
+
+
 def _chain(calls: list[Call]) -> Call:
     """Return one call for all of ``calls``."""
 
@@ -168,10 +173,10 @@ class DenseStep:
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
         self._order = [*others, *matrices]
-        self._flat = torch.cat([w.detach().flatten() for w in self._order])
+        self._flat = self._order[0].new_zeros(sum(_aligned(w) for w in self._order))
         self._flat_gradient = torch.zeros_like(self._flat)
         # what Adam takes is one vector to it
-        self._vector = nn.Parameter(self._flat[: sum(w.numel() for w in others)])
+        self._vector = nn.Parameter(self._flat[: sum(_aligned(w) for w in others)])
         self.attach()
         self.optimizers = make_optimizers(
             matrices, [self._vector] if others else [], settings.learning_rate, settings.weight_decay
@@ -186,7 +191,7 @@ class DenseStep:
                 if w.data_ptr() != place.data_ptr():
                     w.data = place.copy_(w)
                 w.grad = self._flat_gradient[at : at + w.numel()].view(w.shape)
-                at += w.numel()
+                at += _aligned(w)
             self._vector.data = self._flat[: self._vector.numel()]  # a copy of the step has its own
             self._vector.grad = self._flat_gradient[: self._vector.numel()]
         self._n = 0  # the calls refer to the memory of before
