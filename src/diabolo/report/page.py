@@ -177,7 +177,7 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
         told += " The codes differ in size: a larger one has it easier."
     told += (
         " The Jacobian is that of the encoder between scaled data and code: it also grows with the scale "
-        "that a code happens to have."
+        "that a code happens to have, the relative one does not."
     )
     told += " The best of each column is marked."
     return section("comparison", "Comparison", body + f'<p class="quiet">{escape(told)}</p>')
