@@ -67,7 +67,7 @@ class Objective:
             value = penalty(module.encoder, module.latent, passed, generator)
             terms[penalty.name] = penalty.weight_at(step) * value
         if passed.code.auxiliary is not None and self.revival_weight:
-            terms[REVIVAL] = self.revival_weight * _revival(module, passed, passed.code.auxiliary)
+            terms[REVIVAL] = self.revival_weight * revival(module, passed, passed.code.auxiliary)
         return terms
 
     def settled(self, step: int) -> bool:
@@ -75,7 +75,7 @@ class Objective:
         return all(penalty.weight_at(step) == penalty.weight_at(None) for penalty in self.penalties)
 
 
-def _revival(module: AutoencoderModule, passed: ForwardPass, auxiliary: Tensor) -> Tensor:
+def revival(module: AutoencoderModule, passed: ForwardPass, auxiliary: Tensor) -> Tensor:
     """Squared error between what the living units leave over and what the dead ones add to the output."""
     left_over = (passed.target - module.loss.mean(passed.raw)).detach()
     with running_statistics(module.decoder):

@@ -85,20 +85,25 @@ class Latent(Part):
 
 
 # ----------------------------------------------------------------------------------------------------
-class _Deterministic(LatentModule):
+class DeterministicModule(LatentModule):
+    """The code is an element-wise function of the encoder's output."""
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.activation = activation(name, "latent_activation")
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
+        """Turn the encoder\'s output into a code; with a generator it is drawn."""
         z = self.activation.function(h)
         return Code(z, z, h)
 
     @property
     def is_identity(self) -> bool:
+        """Whether the code is the encoder\'s output as it stands."""
         return self.activation.name == "linear"
 
     def linear_head(self) -> LinearHead:
+        """Return the element-wise form of the mean."""
         return LinearHead(-1, self.activation)
 
 
@@ -110,12 +115,14 @@ class Deterministic(Latent):
 
     def build(self, latent_dim: int, latent_activation: str | None) -> LatentModule:
         """Return the latent ready to run."""
-        return _Deterministic(latent_activation or "linear")
+        return DeterministicModule(latent_activation or "linear")
 
 
 # ----------------------------------------------------------------------------------------------------
-class _Noisy(LatentModule):
-    _MOMENTUM = 0.05
+class NoisyModule(LatentModule):
+    """The code is normalised over the batch and sent through noise."""
+
+    MOMENTUM, EPS = 0.05, 1e-5
 
     def __init__(self, latent_dim: int, std: float, name: str) -> None:
         super().__init__()
@@ -127,19 +134,22 @@ class _Noisy(LatentModule):
         self.running_var: Tensor
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
+        """Turn the encoder\'s output into a code; with a generator it is drawn."""
         y = functional.batch_norm(
             self.activation.function(h),
             self.running_mean,
             self.running_var,
             training=self.training,
-            momentum=self._MOMENTUM,
+            momentum=self.MOMENTUM,
+            eps=self.EPS,
         )
         if generator is None:
             return Code(y, y, h)
         return Code(y + self.std * torch.empty_like(y).normal_(generator=generator), y, h)
 
     def linear_head(self) -> LinearHead:
-        return LinearHead(-1, self.activation, torch.rsqrt(self.running_var + 1e-5))
+        """Return the element-wise form of the mean."""
+        return LinearHead(-1, self.activation, torch.rsqrt(self.running_var + self.EPS))
 
 
 @dataclass
@@ -166,21 +176,24 @@ class Noisy(Latent):
 
     def build(self, latent_dim: int, latent_activation: str | None) -> LatentModule:
         """Return the latent ready to run."""
-        return _Noisy(latent_dim, self.std, latent_activation or "linear")
+        return NoisyModule(latent_dim, self.std, latent_activation or "linear")
 
 
 # ----------------------------------------------------------------------------------------------------
-class _Gaussian(LatentModule):
+class GaussianModule(LatentModule):
+    """The code is drawn from a Gaussian whose mean and log-variance the encoder gives."""
+
     # a standard deviation between 1e-4 and 150: exp() stays finite, no useful posterior lies outside
-    _LEAST, _MOST = -18.0, 10.0
+    LEAST, MOST = -18.0, 10.0
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
+        """Turn the encoder\'s output into a code; with a generator it is drawn."""
         mean, log_variance = h.chunk(2, dim=1)
-        log_variance = log_variance.clamp(self._LEAST, self._MOST)
+        log_variance = log_variance.clamp(self.LEAST, self.MOST)
         value = mean
         if generator is not None:
             noise = torch.empty_like(mean).normal_(generator=generator)
@@ -188,6 +201,7 @@ class _Gaussian(LatentModule):
         return Code(value, mean, h, log_variance=log_variance)
 
     def linear_head(self) -> LinearHead:
+        """Return the element-wise form of the mean."""
         return LinearHead(self.latent_dim, activation("linear"))
 
 
@@ -205,7 +219,7 @@ class GaussianPosterior(Latent):
     def build(self, latent_dim: int, latent_activation: str | None) -> LatentModule:
         """Return the latent ready to run."""
         self._refuse_activation(latent_activation, "Its mean is unbounded, as the prior is.")
-        return _Gaussian(latent_dim)
+        return GaussianModule(latent_dim)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -235,13 +249,16 @@ class _Selecting(LatentModule):
         return torch.zeros_like(h).scatter(1, top.indices, top.values)
 
 
-class _TopK(_Selecting):
+class TopKModule(_Selecting):
+    """The code keeps each sample's k largest units."""
+
     def __init__(self, latent_dim: int, k: int, name: str, revive_after: int) -> None:
         super().__init__(latent_dim, revive_after)
         self.k = k
         self.activation = activation(name, "latent_activation")
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
+        """Turn the encoder\'s output into a code; with a generator it is drawn."""
         top = self.activation.function(h).topk(self.k, dim=1)
         z = torch.zeros_like(h).scatter(1, top.indices, top.values)
         return Code(z, z, h, auxiliary=self.auxiliary(h, z))
@@ -319,7 +336,7 @@ class TopK(_Top):
 
     def build(self, latent_dim: int, latent_activation: str | None) -> LatentModule:
         """Return the latent ready to run."""
-        return _TopK(latent_dim, self._k(latent_dim), latent_activation or "relu", self.revive_after)
+        return TopKModule(latent_dim, self._k(latent_dim), latent_activation or "relu", self.revive_after)
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """The hand-written step for nets of dense layers: no graph, no allocation, one flat parameter vector.
 
-Encoder, decoder and the common losses are differentiated by hand into buffers that stay. What lies at
-the bottleneck (the latent and the penalties, in all their variety) goes through autograd on the code
-alone, which is small; the two meet in the code's gradient. The results equal those of the autograd
+Encoder, decoder and the common losses, latents and penalties (``bottleneck.py``) are differentiated by
+hand into buffers that stay. What else may lie at the bottleneck goes through autograd on the code alone,
+which is small; the two meet in the code's gradient. The results equal those of the autograd
 step, which a test over the whole family checks in double precision to 1e-10.
 """
 
@@ -23,6 +23,7 @@ from diabolo.parts import ForwardPass
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked, SquaredErrorModule
+from diabolo.training.bottleneck import by_hand, penalties
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
@@ -167,8 +168,10 @@ class DenseStep:
         self.encoder, self.decoder = encoder, decoder
         self.tied = any(isinstance(layer.linear, TiedLinear) for layer in decoder)
         # nothing happens at the bottleneck: code and encoder's output are the same
-        # (so the layers' gradients are written; otherwise autograd adds to them too)
         self.plain = module.latent.is_identity and not objective.penalties
+        self.bottleneck = None if self.plain else by_hand(module, objective)
+        # autograd at the bottleneck may add to the layers' gradients, which are written otherwise
+        self.by_autograd = not self.plain and self.bottleneck is None
         self.loss_learns = any(w.requires_grad for w in module.loss.parameters())
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
@@ -209,7 +212,7 @@ class DenseStep:
         x = self._x.flatten(1)
         corrupted = self.module.corruption is not None
         self._seen = torch.empty_like(x) if corrupted else x
-        add = not self.plain
+        add = self.by_autograd
         inputs, h, up = [], self._seen, []
         for layer in self.encoder:
             layer.allocate(n, data)
@@ -253,18 +256,25 @@ class DenseStep:
             seen = module.corruption(x, generator)
             self._seen.copy_(seen.flatten(1))
         self._encode()
-        if not self.plain:
+        if self.bottleneck is not None:
+            self.bottleneck.forward(self._h, generator)
+            self._z.copy_(self.bottleneck.value)
+        elif self.by_autograd:
             h = self._h.detach().requires_grad_()
             with torch.enable_grad():
                 code = module.latent(h, generator)
             self._z.copy_(code.value)
         self._decode()
-        if not self.plain or self.loss_learns:
+        if self.by_autograd or self.loss_learns:
             self._flat_gradient.zero_()
         terms = {LOSS: self._loss(x)}
         self._decode_back()
-        if not self.plain:
-            passed = ForwardPass(target=x, seen=seen, code=code, raw=self._raw.view(x.shape))
+        if self.bottleneck is not None:
+            passed = ForwardPass(x, seen, self.bottleneck.code(), self._raw.view(x.shape))
+            terms |= penalties(self.bottleneck, module, self.objective, passed, step, self._code_gradient)
+            self.bottleneck.backward(self._code_gradient, self._h_gradient)
+        elif self.by_autograd:
+            passed = ForwardPass(x, seen, code, self._raw.view(x.shape))
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
                 terms |= {name: term.mean() for name, term in others.items()}

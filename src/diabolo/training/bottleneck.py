@@ -1,0 +1,198 @@
+"""The common latents and penalties differentiated by hand, for the dense step.
+
+Each latent maps the encoder's output h to the code z, and the gradient at z back to that at h; between
+the two the penalties add theirs to the gradient at the code's mean. What is not here (BatchTopK, JumpReLU,
+free bits, contractive) goes through autograd in ``dense.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.objective import REVIVAL, Objective, revival
+from diabolo.parts import L1, Code, ForwardPass, KLSparsity, PosteriorKL
+from diabolo.parts.latents import DeterministicModule, GaussianModule, NoisyModule, TopKModule
+from diabolo.parts.penalties import posterior_divergence
+from diabolo.training.derivatives import DERIVATIVES, Derivative
+
+
+class Bottleneck(ABC):
+    """A latent by hand. ``h`` (n, p * d) is the encoder's output, which may be overwritten."""
+
+    mean: Tensor
+    value: Tensor
+
+    @abstractmethod
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        """Set ``value``, which the decoder gets, and ``mean``."""
+
+    @abstractmethod
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        """Write the gradient at h, given that at the mean (n, d), to ``out``; g may be overwritten."""
+
+    def code(self) -> Code:
+        """Return what the penalties look at."""
+        return Code(self.value, self.mean, self.mean)
+
+
+class _Activated:
+    """The element-wise activation before a latent's own work, in place."""
+
+    def __init__(self, name: str) -> None:
+        self.rule: Derivative | None = DERIVATIVES.get(name)
+
+    def forward(self, h: Tensor) -> Tensor:
+        self._saved = h
+        if self.rule is None:
+            return h
+        out = torch.empty_like(h) if self.rule.of_input else h
+        self.rule.forward(h, out)
+        return out
+
+    def backward(self, g: Tensor) -> None:
+        if self.rule is not None:
+            self.rule.backward(g, self._saved)
+
+
+class _Deterministic(Bottleneck):
+    def __init__(self, latent: DeterministicModule) -> None:
+        self.activated = _Activated(latent.activation.name)
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        self.value = self.mean = self.activated.forward(h)
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        self.activated.backward(g)
+        out.copy_(g)
+
+
+class _Noisy(Bottleneck):
+    def __init__(self, latent: NoisyModule) -> None:
+        self.latent = latent
+        self.activated = _Activated(latent.activation.name)
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        latent, self._a = self.latent, self.activated.forward(h)
+        self.mean, *self._statistics = torch.native_batch_norm(
+            self._a, None, None, latent.running_mean, latent.running_var, True, latent.MOMENTUM, latent.EPS
+        )
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        self.value = self.mean.add(noise, alpha=latent.std)
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        latent = self.latent
+        down, _, _ = torch.ops.aten.native_batch_norm_backward(
+            g, self._a, None, latent.running_mean, latent.running_var, *self._statistics, True, latent.EPS,
+            [True, False, False],
+        )  # fmt: skip
+        self.activated.backward(down)
+        out.copy_(down)
+
+
+class _TopK(Bottleneck):
+    def __init__(self, latent: TopKModule) -> None:
+        self.latent = latent
+        self.activated = _Activated(latent.activation.name)
+        self.auxiliary: Tensor | None = None
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        before = h.clone() if self.activated.rule is not None else h
+        values, self._places = self.activated.forward(h).topk(self.latent.k, dim=1)
+        self.value = self.mean = torch.zeros_like(h).scatter_(1, self._places, values)
+        self.auxiliary = self.latent.auxiliary(before, self.value)
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        out.zero_().scatter_(1, self._places, g.gather(1, self._places))
+        self.activated.backward(out)
+        if self.auxiliary is not None and self.auxiliary.grad is not None:
+            # it holds pre-activations of dead units as they stand, and nothing elsewhere
+            out.add_(self.auxiliary.grad * (self.auxiliary != 0))
+
+    def code(self) -> Code:
+        return Code(self.value, self.mean, self.mean, auxiliary=self.auxiliary)
+
+
+class _Gaussian(Bottleneck):
+    def __init__(self, latent: GaussianModule) -> None:
+        self.latent = latent
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        self.mean, self._raw = h.chunk(2, dim=1)
+        self.log_variance = self._raw.clamp(self.latent.LEAST, self.latent.MOST)
+        self._noise = torch.empty_like(self.mean).normal_(generator=generator)
+        self._noise.mul_(torch.exp(0.5 * self.log_variance))
+        self.value = self.mean + self._noise
+        self.divergence = 0.0  # the weight of the divergence in the coming gradient, per sample
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        mean, log_variance = out.chunk(2, dim=1)
+        torch.mul(g, self._noise, out=log_variance).mul_(0.5)
+        mean.copy_(g)
+        if self.divergence:
+            mean.add_(self.mean, alpha=self.divergence)
+            log_variance.add_(torch.expm1(self.log_variance), alpha=0.5 * self.divergence)
+        log_variance.mul_(self._raw == self.log_variance)
+
+    def code(self) -> Code:
+        return Code(self.value, self.mean, self.mean, log_variance=self.log_variance)
+
+
+_LATENTS: dict[type, type] = {
+    DeterministicModule: _Deterministic,
+    NoisyModule: _Noisy,
+    TopKModule: _TopK,
+    GaussianModule: _Gaussian,
+}
+
+
+def by_hand(module: AutoencoderModule, objective: Objective) -> Bottleneck | None:
+    """Return the bottleneck by hand; None where a part of it has to go through autograd."""
+    for penalty in objective.penalties:
+        plain_divergence = type(penalty) is PosteriorKL and not penalty.free_bits
+        if not plain_divergence and type(penalty) not in (L1, KLSparsity):
+            return None
+    kind = _LATENTS.get(type(module.latent))
+    return None if kind is None else kind(module.latent)
+
+
+def penalties(
+    bottleneck: Bottleneck,
+    module: AutoencoderModule,
+    objective: Objective,
+    passed: ForwardPass,
+    step: int,
+    g: Tensor,
+) -> dict[str, Tensor]:
+    """Return the mean of every term besides the loss, and add its gradient at the code's mean to ``g``."""
+    terms: dict[str, Tensor] = {}
+    n, z = len(g), bottleneck.mean
+    for penalty in objective.penalties:
+        weight = penalty.weight_at(step)
+        if isinstance(penalty, L1):
+            terms[penalty.name] = z.abs().sum() * (weight / n)
+            g.add_(torch.sign(z), alpha=weight / n)
+        elif isinstance(penalty, KLSparsity):
+            rho, mean = penalty.target, z.mean(0)
+            inside = mean.clamp(1e-6, 1 - 1e-6)
+            terms[penalty.name] = (
+                weight * (rho * (rho / inside).log() + (1 - rho) * ((1 - rho) / (1 - inside)).log()).sum()
+            )
+            slope = ((1 - rho) / (1 - inside) - rho / inside) * (inside == mean)
+            g.add_(slope, alpha=weight / n)
+        else:
+            assert isinstance(bottleneck, _Gaussian)
+            divergence = posterior_divergence(z, bottleneck.log_variance)
+            terms[penalty.name] = divergence.sum() * (weight / n)
+            bottleneck.divergence = weight / n
+    if passed.code.auxiliary is not None and objective.revival_weight:
+        leaf = passed.code.auxiliary.requires_grad_()
+        with torch.enable_grad():
+            term = objective.revival_weight * revival(module, passed, leaf).mean()
+            term.backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        terms[REVIVAL] = term.detach()
+    return terms
