@@ -2,6 +2,8 @@ r"""The fourth axis: what happens at the bottleneck.
 
 Shapes: h (n, p * d, ...) is the encoder's output with p parameters per unit; a code is (n, d, ...),
 where the dots stand for the positions of a spatial code. Sums over units are taken over dimension 1.
+
+Longer than 400 lines: six short latents, each a setting and a module, that are read side by side.
 """
 
 from __future__ import annotations
@@ -93,13 +95,13 @@ class DeterministicModule(LatentModule):
         self.activation = activation(name, "latent_activation")
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
-        """Turn the encoder\'s output into a code; with a generator it is drawn."""
+        """Turn the encoder's output into a code; with a generator it is drawn."""
         z = self.activation.function(h)
         return Code(z, z, h)
 
     @property
     def is_identity(self) -> bool:
-        """Whether the code is the encoder\'s output as it stands."""
+        """Whether the code is the encoder's output as it stands."""
         return self.activation.name == "linear"
 
     def linear_head(self) -> LinearHead:
@@ -134,7 +136,7 @@ class NoisyModule(LatentModule):
         self.running_var: Tensor
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
-        """Turn the encoder\'s output into a code; with a generator it is drawn."""
+        """Turn the encoder's output into a code; with a generator it is drawn."""
         y = functional.batch_norm(
             self.activation.function(h),
             self.running_mean,
@@ -191,7 +193,7 @@ class GaussianModule(LatentModule):
         self.latent_dim = latent_dim
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
-        """Turn the encoder\'s output into a code; with a generator it is drawn."""
+        """Turn the encoder's output into a code; with a generator it is drawn."""
         mean, log_variance = h.chunk(2, dim=1)
         log_variance = log_variance.clamp(self.LEAST, self.MOST)
         value = mean
@@ -258,7 +260,7 @@ class TopKModule(_Selecting):
         self.activation = activation(name, "latent_activation")
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Code:
-        """Turn the encoder\'s output into a code; with a generator it is drawn."""
+        """Turn the encoder's output into a code; with a generator it is drawn."""
         top = self.activation.function(h).topk(self.k, dim=1)
         z = torch.zeros_like(h).scatter(1, top.indices, top.values)
         return Code(z, z, h, auxiliary=self.auxiliary(h, z))
