@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 
 import numpy as np
 import torch
@@ -160,6 +159,7 @@ class DenseStep:
         self.module, self.objective, self.generator = module, objective, generator
         self.clip_norm = settings.clip_norm
         self.encoder, self.decoder = encoder, decoder
+        self._code_size = decoder[0].linear.weight.shape[1]
         self.tied = any(isinstance(layer.linear, TiedLinear) for layer in decoder)
         # nothing happens at the bottleneck: code and encoder's output are the same
         # (so the layers' gradients are written; otherwise autograd adds to them too)
@@ -212,7 +212,7 @@ class DenseStep:
             calls, h = layer.forward(h)
             up += calls
         self._h = h
-        decoded, z, down = [], h if self.plain else data.new_empty(n, prod(self.module.code_shape)), []
+        decoded, z, down = [], h if self.plain else data.new_empty(n, self._code_size), []
         self._z = z
         for layer in self.decoder:
             layer.allocate(n, data)
