@@ -327,10 +327,14 @@ def _architecture(p: Parameters, n_features: int, latent_dim: int, default_depth
                 f"depth must equal the number of {which} where both are given; got depth={p.depth} and "
                 f"{which}={widths!r}. Leave depth out."
             )
-    common: dict[str, Any] = {"activation": p.activation or "elu", "norm": p.norm, "dropout": p.dropout}
+    common: dict[str, Any] = {
+        "activation": "elu" if p.activation is None else p.activation,
+        "norm": p.norm,
+        "dropout": p.dropout,
+    }
     if kind == Dense.name:
         chosen = hidden_widths(n_features, latent_dim, depth) if widths is None else tuple(widths)
-        return Dense(hidden_dims=chosen, tied_weights=bool(p.tied_weights), **common)
+        return Dense(hidden_dims=chosen, tied_weights=p.tied_weights, **common)
     chosen = tuple(16 << min(i, 4) for i in range(depth)) if widths is None else tuple(widths)
     return Conv(channels=chosen, **common)
 

@@ -191,6 +191,13 @@ SETTINGS = [
     ({"weight_decay": -1}, "weight_decay must be"),
     ({"clip_norm": 0}, "clip_norm must be"),
     ({"validation_fraction": 1}, "validation_fraction must be"),
+    ({"validation_fraction": None}, "validation_fraction must be a number >= 0 and < 1; got None"),
+    ({"validation_fraction": "0.1"}, "got '0.1'"),
+    ({"validation_fraction": float("nan")}, "got nan"),
+    ({"tied_weights": "no"}, "tied_weights must be True or False; got 'no'"),
+    ({"random_state": -1}, "random_state must be", "got -1", "Give for example 0"),
+    ({"random_state": "a"}, "got 'a'"),
+    ({"activation": ""}, "activation must be a known name; got ''"),
     ({"dropout": 1.0}, "dropout must be"),
     ({"hidden_dims": (8, 0)}, "got 0"),
     ({"hidden_dims": 8}, "hidden_dims must be a sequence of integers >= 1; got 8"),
@@ -277,6 +284,7 @@ def test_unknown_parameters_are_python_s_and_scikit_learn_s(name):
 def test_numbers_of_samples_and_steps(fitted, rows):
     for n in (0, -1, 2.5, "3"):
         refused(lambda n=n: fitted.sample(n), f"n must be an integer >= 1; got {n!r}")
+    refused(lambda: fitted.sample(2, random_state=-1), "random_state must be", "got -1")
     for steps in (1, 2.5):
         refused(
             lambda steps=steps: fitted.interpolate(rows[0], rows[1], steps), "steps must be an integer >= 2"

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from diabolo import Autoencoder
 from diabolo.errors import IncompatiblePartsError
 from diabolo.parameters import Parameters
+from diabolo.parts import L1, Dense, LossModule, Network, Penalty, SquaredError
 from diabolo.parts.activations import ACTIVATIONS
+from diabolo.parts.architectures.base import SeededDropout, TiedLinear
+from diabolo.parts.losses import SquaredErrorModule
 from diabolo.recipe import resolve
 from diabolo.training.dense import DenseStep
 from diabolo.training.derivatives import DERIVATIVES
@@ -120,6 +124,75 @@ def test_linear_layers_and_clipped_gradients() -> None:
         step(data, torch.arange(20), 0)
     for a, b in zip(slow.module.parameters(), fast.module.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+class _Brightness(Penalty):
+    """A penalty of a user's own, on the output instead of the code."""
+
+    def __call__(self, encoder: Any, latent: Any, passed: Any, generator: Any) -> torch.Tensor:
+        return passed.raw.square().flatten(1).sum(1)
+
+    def weight_at(self, step: int | None) -> float:
+        return 0.5
+
+
+class _Fourfold(SquaredError):  # noqa: N818 - a loss, no exception
+    """A loss of a user's own, whose module is derived from one that the step knows."""
+
+    def build(self) -> LossModule:
+        class Module(SquaredErrorModule):
+            def forward(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+                return 4 * super().forward(raw, target)
+
+        return Module()
+
+
+@pytest.mark.parametrize("net", ["deep", "clipped", "tied"])
+def test_parts_of_a_user_s_own(net: str) -> None:
+    compare(NETS[net] | {"penalty": _Brightness()}, "adam")
+    compare(NETS[net] | {"penalty": [_Brightness(), L1(0.1)]}, "muon")
+    compare(NETS[net] | {"loss": _Fourfold()}, "adam")
+
+
+@pytest.mark.parametrize("net", ["one tied", "dropout before", "no bias", "frozen", "own layer", "twice"])
+def test_nets_of_a_user_s_own_go_by_autograd_or_are_equal(net: str) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    class Net(Dense):
+        name = ""
+
+        def build(self, *args: Any) -> Network:
+            network = super().build(*args)
+            block = network.encoder[1]
+            assert isinstance(block, nn.Sequential)
+            if net == "one tied":
+                source = block[0]
+                assert isinstance(source, nn.Linear)
+                network.decoder[1][0] = TiedLinear(source)  # type: ignore[index,operator]
+            elif net == "dropout before":
+                network.encoder[1] = nn.Sequential(block[0], SeededDropout(0.3), block[1])
+            elif net == "no bias":
+                block[0].bias = None  # type: ignore[assignment]
+            elif net == "frozen":
+                block[0].weight.requires_grad_(False)  # type: ignore[operator]
+            elif net == "own layer":
+                own = Doubled(9, 7)
+                own.load_state_dict(block[0].state_dict())
+                block[0] = own
+            else:
+                network.encoder.insert(2, nn.Sequential(nn.Linear(7, 9), block[0]))
+            return network
+
+    choices = {"architecture": Net((9, 7), "tanh")}
+    recipe = resolve(
+        Parameters(latent_dim=4, **choices),  # type: ignore[arg-type]
+        shape=SHAPE, n_rows=60, scaling=None, bounded=False, seed=0, default_depth=1,
+    )  # fmt: skip
+    assert DenseStep.covers(recipe.build(torch.Generator().manual_seed(0))) == (net == "one tied")
+    if net == "one tied":
+        compare(choices, "adam")
 
 
 def test_parameters_are_views_while_training_and_their_own_afterwards() -> None:

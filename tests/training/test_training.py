@@ -188,6 +188,18 @@ def test_layerwise_trains_pairs_then_the_whole(rows: np.ndarray) -> None:
     )
 
 
+@pytest.mark.parametrize("penalty", ["l1:0.01", "contractive:0.01"])
+def test_penalties_act_on_every_pair_in_both_engines(rows: np.ndarray, penalty: str) -> None:
+    errors = []
+    for engine in ("dense", "autograd"):
+        settings = {"penalty": penalty, "engine": engine, "random_state": 0, "epochs": 3, "latent_dim": 3}
+        m = StackedAutoencoder(hidden_dims=(12, 8), **settings).fit(rows)  # type: ignore[arg-type]
+        name = f"training_{penalty.split(':')[0]}"
+        assert all(row[name] > 0 for row in m.history_.rows)
+        errors.append(m.history_.column("training_total"))
+    np.testing.assert_allclose(*errors, rtol=1e-3)
+
+
 def test_pretraining_changes_the_start_of_the_fine_tuning(rows: np.ndarray) -> None:
     common = {"hidden_dims": (10, 8), "latent_dim": 3, "epochs": 1, "random_state": 0}
     stacked = StackedAutoencoder(training=LayerWise(epochs=30), **common).fit(rows)

@@ -137,6 +137,10 @@ def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: 
             "Add rows, or give --test-fraction 0."
         )
     seed = 0 if random_state is None else random_state
+    if seed < 0:
+        raise InvalidParameterError(
+            f"random_state must be a whole number from 0 up; got {seed}. Give for example 0."
+        )
     order = np.random.default_rng(seed).permutation(len(X))
     train, test = np.sort(order[n_test:]), np.sort(order[:n_test])
     told = f"{n_test} of {len(X)} rows, held out at random (seed {seed})"

@@ -12,16 +12,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_random_state
 from torch import Tensor
 
 from diabolo.errors import CollapseWarning, IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators.diagnostics import diagnose
 from diabolo.estimators.fitted import Array, Fitted
 from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling, share_bounds
+from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
-from diabolo.parts import GaussianPosterior, Noisy, activation, as_part
+from diabolo.parts import GaussianPosterior, Noisy, activation, as_part, check_range
 from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
@@ -159,6 +159,7 @@ class Autoencoder(Parameters, Fitted):
         if self.scaling is not None:
             check_name("scaling", self.scaling, SCALINGS)
         check_name("device", self.device, DEVICES)
+        check_range("validation_fraction", self.validation_fraction, low=0, high=1, open_high=True)
         statistics = Statistics.of(rows)
         if not (statistics.high > statistics.low).any():
             raise InvalidDataError(
@@ -226,7 +227,7 @@ class Autoencoder(Parameters, Fitted):
     def _seed(self) -> int:
         if self.random_state is None:  # fresh entropy: the global generator is neither read nor moved
             return int(np.random.SeedSequence().generate_state(1)[0])
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return int(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _on_device(self, generator: torch.Generator) -> torch.Generator:
         if self._device.type == "cpu":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional
 
@@ -222,7 +222,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         check_is_fitted(self)
         if not isinstance(n, (int, np.integer)) or n < 1:
             raise InvalidParameterError(f"n must be an integer >= 1; got {n!r}.")
-        chance = np.random.default_rng() if random_state is None else check_random_state(random_state)
+        chance = np.random.default_rng() if random_state is None else validation.check_seed(random_state)
         if self._has_prior:
             codes = chance.normal(size=(n, self._n_features_out))
         else:

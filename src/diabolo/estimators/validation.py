@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils.validation import check_random_state
 
 from diabolo.errors import InvalidDataError, InvalidParameterError
 
@@ -155,6 +156,18 @@ def _place(i: int, j: int, names: Any, shape: tuple[int, ...]) -> str:
     if len(shape) > 1:
         return f"row {i}, position {tuple(int(k) for k in np.unravel_index(j, shape))}"
     return f"row {i}, column {column_label(names, j)}"
+
+
+def check_seed(random_state: Any) -> np.random.RandomState:
+    """Return numpy's generator for a seed, or the generator given."""
+    try:
+        chance: np.random.RandomState = check_random_state(random_state)
+    except ValueError:
+        raise InvalidParameterError(
+            "random_state must be None, an integer from 0 to 4294967295 or a numpy.random.RandomState; got "
+            f"{random_state!r}. Give for example 0."
+        ) from None
+    return chance
 
 
 def is_sparse(X: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 
 import numpy as np
 import torch
@@ -128,23 +127,41 @@ def _chain(calls: list[Call]) -> Call:
 
 
 def _layers(network: nn.Sequential) -> list[_Layer] | None:
-    """Read a stack of dense blocks; None where there is anything else in it."""
+    """Read a stack of dense blocks; None where there is anything else in it.
+
+    Types are compared, not tested: a subclass may compute something else.
+    """
     found: list[_Layer] = []
     for block in network:
-        for part in block if isinstance(block, nn.Sequential) else [block]:
-            if isinstance(part, nn.Linear | TiedLinear):
+        for part in block if type(block) is nn.Sequential else [block]:
+            last = found[-1] if found else None
+            if type(part) is nn.Linear or type(part) is TiedLinear:
+                if part.bias is None or not (part.weight.requires_grad and part.bias.requires_grad):
+                    return None
                 found.append(_Layer(part))
-            elif isinstance(part, nn.Flatten | nn.Unflatten):
+            elif type(part) is nn.Flatten or type(part) is nn.Unflatten:
                 continue
-            elif isinstance(part, Activate) and found and found[-1].activation is None:
+            elif type(part) is Activate and last and last.activation is None and last.dropout is None:
                 if part.activation.name not in DERIVATIVES:
                     return None
-                found[-1].activation = part.activation.name
-            elif isinstance(part, SeededDropout) and found and found[-1].dropout is None:
-                found[-1].dropout = part
+                last.activation = part.activation.name
+            elif type(part) is SeededDropout and last and last.dropout is None:
+                last.dropout = part
             else:
                 return None
     return found or None
+
+
+def _both(module: AutoencoderModule) -> tuple[list[_Layer], list[_Layer]] | None:
+    """Read encoder and decoder; None where a layer is used twice, or tied to none of the encoder's."""
+    encoder, decoder = _layers(module.encoder), _layers(module.decoder)
+    if encoder is None or decoder is None:
+        return None
+    below = {id(layer.linear) for layer in encoder}
+    every = [id(layer.linear) for layer in (*encoder, *decoder)]
+    tied = [id(layer.linear.source) for layer in decoder if isinstance(layer.linear, TiedLinear)]
+    alone = len(set(every)) == len(every) and len(set(tied)) == len(tied)
+    return (encoder, decoder) if alone and below.issuperset(tied) else None
 
 
 class DenseStep:
@@ -155,18 +172,20 @@ class DenseStep:
     @staticmethod
     def covers(module: AutoencoderModule) -> bool:
         """Whether the net consists of dense layers only, without normalisation."""
-        return _layers(module.encoder) is not None and _layers(module.decoder) is not None
+        return _both(module) is not None
 
     def __init__(
         self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
     ) -> None:
-        encoder, decoder = _layers(module.encoder), _layers(module.decoder)
-        assert encoder is not None
-        assert decoder is not None
+        both = _both(module)
+        assert both is not None
+        encoder, decoder = both
         self.module, self.objective, self.generator = module, objective, generator
         self.clip_norm = settings.clip_norm
         self.encoder, self.decoder = encoder, decoder
-        self.tied = any(isinstance(layer.linear, TiedLinear) for layer in decoder)
+        self._code_size = decoder[0].linear.weight.shape[1]
+        tied = [layer.linear for layer in decoder if isinstance(layer.linear, TiedLinear)]
+        self._shared = [linear.source for linear in tied]  # layers whose weight the decoder uses too
         # nothing happens at the bottleneck: code and encoder's output are the same
         self.plain = module.latent.is_identity and not objective.penalties
         self.bottleneck = None if self.plain else by_hand(module, objective)
@@ -220,7 +239,7 @@ class DenseStep:
             calls, h = layer.forward(h)
             up += calls
         self._h = h
-        decoded, z, down = [], h if self.plain else data.new_empty(n, prod(self.module.code_shape)), []
+        decoded, z, down = [], h if self.plain else data.new_empty(n, self._code_size), []
         self._z = z
         for layer in self.decoder:
             layer.allocate(n, data)
@@ -238,8 +257,8 @@ class DenseStep:
         self._h_gradient = g
         last = []
         for layer, seen in zip(reversed(self.encoder), reversed(inputs), strict=True):
-            first = layer is self.encoder[0]
-            calls, g = layer.backward(seen, g, add=add, shared=self.tied, first=first)
+            shared, first = layer.linear in self._shared, layer is self.encoder[0]
+            calls, g = layer.backward(seen, g, add=add, shared=shared, first=first)
             last += calls
         self._encode, self._decode = _chain(up), _chain(down)
         self._decode_back, self._encode_back = _chain(back), _chain(last)
@@ -268,18 +287,25 @@ class DenseStep:
         if self.by_autograd or self.loss_learns:
             self._flat_gradient.zero_()
         terms = {LOSS: self._loss(x)}
-        self._decode_back()
+        if not self.by_autograd:
+            self._decode_back()
         if self.bottleneck is not None:
             passed = ForwardPass(x, seen, self.bottleneck.code(), self._raw.view(x.shape))
             terms |= penalties(self.bottleneck, module, self.objective, passed, step, self._code_gradient)
             self.bottleneck.backward(self._code_gradient, self._h_gradient)
         elif self.by_autograd:
-            passed = ForwardPass(x, seen, code, self._raw.view(x.shape))
+            raw = self._raw.view(x.shape).detach().requires_grad_()
+            passed = ForwardPass(x, seen, code, raw)
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
                 terms |= {name: term.mean() for name, term in others.items()}
-                sources = [code.value, *(t for t in terms.values() if t.requires_grad)]
-                torch.autograd.backward(sources, [self._code_gradient, *[None] * (len(sources) - 1)])
+                pulls = [term for term in terms.values() if term.requires_grad]
+                if pulls:  # none of ours does, but a penalty may look at the output
+                    (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
+                    if pull is not None:
+                        self._difference.add_(pull.flatten(1))
+            self._decode_back()
+            torch.autograd.backward([code.value, *pulls], [self._code_gradient, *[None] * len(pulls)])
             assert h.grad is not None
             self._h_gradient.copy_(h.grad)
             terms = {name: term.detach() for name, term in terms.items()}
@@ -294,12 +320,12 @@ class DenseStep:
     def _loss(self, x: Tensor) -> Tensor:
         """Return the loss's mean; put its gradient with respect to the output into its buffer."""
         loss, n, raw, g = self.module.loss, len(x), self._raw, self._difference
-        clip = loss.output if isinstance(loss, Linked) and isinstance(loss.output, Clip) else None
-        if isinstance(loss, SquaredErrorModule):
+        clip = loss.output if type(loss) is Linked and type(loss.output) is Clip else None
+        if type(loss) is SquaredErrorModule:
             torch.sub(raw, self._target, out=g)
-        elif clip is not None and isinstance(loss.inner, SquaredErrorModule):
+        elif clip is not None and type(loss.inner) is SquaredErrorModule:
             torch.clamp(raw, clip.low.view(-1), clip.high.view(-1), out=g).sub_(self._target)
-        elif isinstance(loss, BinaryCrossEntropyModule):
+        elif type(loss) is BinaryCrossEntropyModule:
             value = functional.binary_cross_entropy_with_logits(raw, self._target, reduction="sum")
             torch.sigmoid(raw, out=g).sub_(self._target).div_(n)
             return value / n
