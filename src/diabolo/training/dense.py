@@ -266,8 +266,8 @@ class DenseStep:
     @torch.no_grad()
     def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
         """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
-        if len(rows) != self._n:
-            self._prepare(len(rows), data)
+        if rows.shape[0] != self._n:
+            self._prepare(rows.shape[0], data)
         module, generator = self.module, self.generator
         x = torch.index_select(data, 0, rows, out=self._x)
         seen = x
@@ -319,7 +319,7 @@ class DenseStep:
 
     def _loss(self, x: Tensor) -> Tensor:
         """Return the loss's mean; put its gradient with respect to the output into its buffer."""
-        loss, n, raw, g = self.module.loss, len(x), self._raw, self._difference
+        loss, n, raw, g = self.module.loss, self._n, self._raw, self._difference
         clip = loss.output if type(loss) is Linked and type(loss.output) is Clip else None
         if type(loss) is SquaredErrorModule:
             torch.sub(raw, self._target, out=g)
