@@ -1,8 +1,7 @@
 """A recipe: one frozen value that names a whole run, with nothing left to be guessed.
 
 ``resolve`` makes it from an estimator's parameters and the data's shape, and is the one place
-where parts are checked against each other. ``Recipe.to_toml`` can be read back by
-``Recipe.from_toml`` and by ``diabolo train --config``.
+where parts are checked against each other. ``Recipe.from_toml`` reads back what ``Recipe.to_toml`` wrote.
 """
 
 from __future__ import annotations

@@ -195,6 +195,11 @@ def test_rows_are_held_out_by_the_seed() -> None:
     assert np.array_equal(split.X_test[:, 0], 2 * split.y_test)
 
 
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="random_state must be a whole number from 0 up; got -1"):
+        inputs.train_and_test(_data(), None, -1)
+
+
 def test_a_fraction_given_wins_over_the_source_s_split() -> None:
     split = inputs.train_and_test(_data(n_test=3), 0.5, 0)
     assert (len(split.X), len(split.X_test)) == (5, 5)

@@ -133,6 +133,22 @@ def test_source_that_does_not_exist(run: Run, tmp_path: Path) -> None:
     assert "Did you mean 'digits'" in said.err
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_nan_is_named_by_its_place_in_the_file(run: Run, tmp_path: Path, command: str) -> None:
+    X = np.random.default_rng(0).random((30, 3))
+    X[17, 1] = np.nan
+    table = tmp_path / "x.csv"
+    np.savetxt(table, X, delimiter=",", header="a,b,c", comments="")
+    output = tmp_path / {"train": "m.safetensors", "compare": "c.md"}[command]
+    said = run(command, table, "-o", output, "--epochs", "1", "--quiet")
+    assert (said.code, said.out) == (1, "")
+    assert "got NaN at row 17, column 'b' (position 1)" in said.err
+    np.savez(tmp_path / "x.npz", X=X[:10], X_test=X[10:])
+    said = run(command, tmp_path / "x.npz", "-o", output, "--epochs", "1", "--quiet")
+    assert "got NaN at row 7, column 1" in said.err
+    assert names(tmp_path) == ["x.csv", "x.npz"]
+
+
 def test_nan_is_one_sentence(run: Run, tmp_path: Path) -> None:
     X = np.random.default_rng(0).random((30, 4))
     X[3, 2] = np.nan

@@ -458,6 +458,29 @@ def test_a_disk_that_is_really_full(stored, tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_a_kind_that_no_file_could_name_is_refused_when_it_is_saved(rows, tmp_path):
+    class Mine(diabolo.Autoencoder):
+        pass
+
+    class Autoencoder(diabolo.Autoencoder):
+        pass
+
+    for kind in (Mine, Autoencoder):
+        model = kind(latent_dim=2, epochs=1).fit(rows)
+        with pytest.raises(
+            ModelFileError, match=f"must be one of diabolo's own kinds .* got {kind.__name__}"
+        ):
+            model.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_code_is_density_enough(rows, tmp_path):
+    model = make("Autoencoder").partial_fit(rows).partial_fit(rows[:1])
+    assert np.isfinite(model.sample(3, random_state=0)).all()
+    wide = make("Autoencoder", latent_dim=80, validation_fraction=0.9).fit(rows[:2])
+    assert diabolo.load(wide.save(tmp_path / "m.safetensors")).sample(3).shape == (3, rows.shape[1])
+
+
 def test_an_interrupted_save_leaves_nothing(stored, tmp_path, monkeypatch):
     def stopped(tensors, place, metadata):
         raise KeyboardInterrupt

@@ -41,7 +41,7 @@ def info(out: Output, model: ModelFile) -> None:
     name = type(estimator).__name__
     payload = {
         "model": model,
-        "kind": BY_ESTIMATOR[name].name if name in BY_ESTIMATOR else None,
+        "kind": BY_ESTIMATOR[name].name,
         "estimator": name,
         "bytes": model.stat().st_size,
         "versions": header["versions"],
@@ -62,7 +62,7 @@ def info(out: Output, model: ModelFile) -> None:
     trained: dict[str, Any] = payload["history"]
     shape = " x ".join(str(extent) for extent in estimator.sample_shape_)
     pairs = [
-        ("kind", str(payload["kind"] or name)),
+        ("kind", str(payload["kind"])),
         ("one sample", f"{shape} ({estimator.n_features_in_} values)"),
         ("parameters", f"{estimator.n_parameters_:,}"),
         ("file", f"{payload['bytes']:,} bytes"),

@@ -16,7 +16,7 @@ from diabolo.parts.penalties import posterior_divergence
 
 _ACTIVE_KL = 0.01  # nats: a unit below carries nothing
 _ACTIVE_VARIANCE = 1e-4  # share of the mean variance of the code's units: below, a unit is constant
-_ACTIVE_LEVEL = 0.1  # share of a unit's largest deviation from rest that counts as active
+_ACTIVE_LEVEL = 0.1  # share of a unit's largest magnitude that counts as active
 _SATURATED = 0.05  # share of the range of a bounded activation, at either end
 _JACOBIAN_ROWS = 256
 
@@ -24,8 +24,8 @@ _JACOBIAN_ROWS = 256
 def diagnose(module: AutoencoderModule, x: Tensor, latent_activation: str | None) -> dict[str, Any]:
     """Return the diagnostics on rows x (n, *shape) in scaled units.
 
-    A unit is *active in a sample* where it differs from rest (0, or the lower end of a bounded
-    activation) by more than a tenth of its largest difference. It is *dead* where it never varies.
+    A unit is *active in a sample* where its magnitude exceeds a tenth of its largest. It is *dead* where
+    it never varies or, with a Gaussian posterior, where its divergence from the prior is next to nothing.
     ``jacobian_norm`` is the mean squared Frobenius norm of d code / d input, both in the network's
     own (scaled) units. It grows with the scale of the code, which a kind may choose freely;
     ``relative_jacobian`` does not: it is the encoder's gain over all directions at a sample relative to
@@ -35,8 +35,7 @@ def diagnose(module: AutoencoderModule, x: Tensor, latent_activation: str | None
         code = module.latent(module.encoder(x))
         z = code.mean.flatten(1)
         name = latent_activation or "linear"
-        rest = activation(name).low if name in ("sigmoid",) else 0.0
-        level = (z - rest).abs()
+        level = z.abs()
         peak = level.amax(0).clamp(min=1e-12)
         variance = z.var(0, correction=0)
         alive = variance > _ACTIVE_VARIANCE * variance.mean().clamp(min=1e-12)

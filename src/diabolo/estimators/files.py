@@ -47,12 +47,24 @@ _DENSITY = [f.name for f in fields(CodeDensity)]
 
 
 def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a fitted estimator."""
+    """Return header and tensors of a fitted estimator.
+
+    Raises
+    ------
+    ModelFileError
+        For a class that ``load`` could not find again.
+    """
+    name = type(estimator).__name__
+    if name not in BY_ESTIMATOR or _class(name) is not type(estimator):
+        raise ModelFileError(
+            "an estimator must be one of diabolo's own kinds to be stored, as a file names its class; "
+            f"got {name}. Add it to the table in diabolo/kinds.py, or fit Autoencoder with its parameters."
+        )
     params = {name: getattr(estimator, name) for name in PARAMETERS}
     if not isinstance(params["random_state"], (int, np.integer, type(None))):
         params["random_state"] = None  # a generator object; the seed drawn from it is in the recipe
     header = {
-        "estimator": type(estimator).__name__,
+        "estimator": name,
         "params": {name: to_plain(value) for name, value in params.items()},
         "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
         "recipe": estimator.recipe_.to_dict(),
@@ -173,8 +185,12 @@ def _unfitted(header: dict[str, Any]) -> Autoencoder:
         params[key] = _revived(axis, key, params.get(key))
     for key in header["tuples"]:
         params[key] = tuple(params[key])
-    estimator: Autoencoder = getattr(import_module("diabolo.estimators"), name)(**params)
-    return estimator
+    return _class(name)(**params)
+
+
+def _class(name: str) -> type[Autoencoder]:
+    found: type[Autoencoder] = getattr(import_module("diabolo.estimators"), name)
+    return found
 
 
 def _revived(axis: Any, key: str, value: Any) -> Any:

@@ -38,6 +38,8 @@ class CodeDensity:
         """
         k = max(1, min(_COMPONENTS, len(codes) // _ROWS_PER_COMPONENT))
         codes = codes.astype(np.float64)
+        if len(codes) == 1:  # no spread, and fewer rows than scikit-learn's mixture takes
+            codes = np.repeat(codes, 2, axis=0)
         centre = codes.mean(0)
         directions = np.eye(codes.shape[1])
         if codes.shape[1] > _DIRECTIONS:

@@ -281,7 +281,7 @@ def against(ours: Floats, theirs: Floats) -> str:
     return out[0]
 
 
-def unit_bars(values: Floats, label: str, threshold: float | None = None) -> str:
+def unit_bars(values: Floats, label: str) -> str:
     """Draw one number for each unit of the code, largest first."""
     ordered = np.sort(values)[::-1]
     with _canvas(470, 240, label) as (drawing, out):
@@ -291,8 +291,6 @@ def unit_bars(values: Floats, label: str, threshold: float | None = None) -> str
             axes.bar(units, ordered, color=SERIES[0], width=0.8)
         else:
             axes.fill_between(units, ordered, step="mid", color=SERIES[0], alpha=0.8, linewidth=0)
-        if threshold is not None:
-            axes.axhline(threshold, color=SERIES[1], linewidth=1.2, linestyle=(0, (3, 3)))
         axes.set_title(label)
         axes.set_xlabel("units of the code, largest first")
         axes.grid(axis="x", visible=False)

@@ -79,7 +79,10 @@ class Muon(Optimizer):
             if not matrices:
                 continue
             gradients = [w.grad for w in matrices]
-            buffers = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in matrices]
+            for w in matrices:
+                if not self.state[w]:
+                    self.state[w]["momentum"] = torch.zeros_like(w)
+            buffers = [self.state[w]["momentum"] for w in matrices]
             share = 1.0 - group["momentum"]
             torch._foreach_lerp_(buffers, gradients, share)
             updates = torch._foreach_lerp(buffers, gradients, share)
