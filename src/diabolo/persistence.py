@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,28 +55,28 @@ def write_model(
     """
     target = Path(path)
     text = json.dumps({"format": kind.format, "version": VERSION, **header}, default=_plain)
-    aside = ""
+    folder = ""
     try:
-        handle, aside = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent or ".")
-        os.close(handle)
+        # a folder: safetensors writes aside too, and a process that is killed must leave no strange names
+        folder = tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent or ".")
+        aside = Path(folder) / "new"
         contents = {
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for key, value in tensors.items()
         }
         save_file(contents, aside, metadata={_KEY: text})
-        with Path(aside).open("rb+") as file:
+        with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(aside).chmod(0o666 & ~_umask())
-        Path(aside).replace(target)
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(target)
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: a null byte in the path
         raise kind.error(
             f"the {kind.file} must be in a place that can be written; got {str(target)!r} "
             f"({_reason(error)}). Choose another folder or make room."
         ) from error
     finally:
-        if aside:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 

@@ -8,8 +8,8 @@ safetensors file with a JSON header. It is written aside and renamed: there is t
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import signal
 import threading
 import warnings
@@ -90,8 +90,15 @@ class Checkpoint:
     resume : bool, default=False
         Go on from the checkpoint in the folder; where there is none, begin.
 
+    Attributes
+    ----------
+    seconds : float
+        That the run which is resumed has behind it.
+
     Raises
     ------
+    InvalidParameterError
+        Where ``every`` is no such number.
     CheckpointError
         Where the folder cannot be used, its checkpoint is damaged, or it is that of a run that has
         not ended and ``resume`` is False.
@@ -105,6 +112,7 @@ class Checkpoint:
         self._written: Mark | None = None
         self._failed = False
         self.stage = 0
+        self.seconds = 0.0
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             exists = self._path.exists()
@@ -114,8 +122,7 @@ class Checkpoint:
                 f"({getattr(error, 'strerror', None) or error}). Choose another folder."
             ) from error
         for leftover in self._path.parent.glob(f".{NAME}.*"):  # of a run killed while it wrote
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+            shutil.rmtree(leftover, ignore_errors=True)
         if exists:
             self._look(resume)
 
@@ -123,15 +130,15 @@ class Checkpoint:
         header, tensors = read_model(self._path, CHECKPOINT)
         with self._consistent():
             finished, n_epochs = bool(header["finished"]), len(header["history"]["rows"])
-            self.seconds = float(header["history"]["rows"][-1]["seconds"])
+            seconds = float(header["history"]["rows"][-1]["seconds"])
             self._first = int(header["stage"])
         if resume:
-            self._found = header, tensors
+            self._found, self.seconds = (header, tensors), seconds
         elif not finished:
             raise CheckpointError(
                 f"checkpoints must go to a folder without an unfinished run; got {str(self._path.parent)!r}, "
-                f"where one was stopped after {n_epochs} epoch(s). Say resume to go on with it, or choose "
-                "another folder."
+                f"where one was stopped after {n_epochs} epoch(s). Resume it (resume=True, --resume), or "
+                "choose another folder."
             )
 
     @property
@@ -149,7 +156,7 @@ class Checkpoint:
 
     def begin(
         self, module: nn.Module, recipe: Recipe, data: Tensor, held_out: Tensor | None, stages: int
-    ) -> float:
+    ) -> None:
         """Check that the run is the one that was stopped, and load its weights.
 
         Parameters
@@ -161,11 +168,6 @@ class Checkpoint:
         stages : int
             How many the plan has.
 
-        Returns
-        -------
-        float
-            Seconds that the run has behind it.
-
         Raises
         ------
         CheckpointError
@@ -174,12 +176,15 @@ class Checkpoint:
         self._module, self._stages = module, stages
         self._about = {"recipe": recipe.to_dict(), "data": _summary(data, held_out)}
         if self._found is None:
-            return 0.0
+            return
         header, tensors = self._found
         with self._consistent():
             differences = [
-                text for part in ("data", "recipe") for text in _differences(header[part], self._about[part])
+                *_differences(header["data"], self._about["data"]),
+                *_differences(header["recipe"], self._about["recipe"]),
             ]
+            if len(differences) > 1:  # with other settings the rows are parted and scaled otherwise
+                differences = [text for text in differences if text != _OTHER_WORDS["crc"]]
             if differences:
                 raise CheckpointError(
                     f"the checkpoint in {str(self._path.parent)!r} must be of this very run to be gone on "
@@ -188,7 +193,6 @@ class Checkpoint:
                 )
             if self._first < stages - 1:
                 module.load_state_dict(_under("whole.", tensors))
-        return self.seconds
 
     def passed(self, stage: int) -> bool:
         """Enter the stage with this number; return whether it is behind the run that is resumed."""

@@ -59,7 +59,8 @@ def train(
     layerwise = isinstance(recipe.training, LayerWise)
     stages = 1 + (len(module.pairs or ()) if layerwise else 0)
     if checkpoint is not None:
-        started -= checkpoint.begin(module, recipe, data, held_out, stages)
+        checkpoint.begin(module, recipe, data, held_out, stages)
+        started -= checkpoint.seconds
     run = _Run(recipe, settings, data, held_out, generator, history, started, progress, checkpoint)
     with threads_for(_flop_per_step(module, data, settings.batch_size)):
         if isinstance(recipe.training, LayerWise) and _pretrain(module, recipe.training, run):
