@@ -103,10 +103,13 @@ def test_resume_without_a_checkpoint_begins(rows: np.ndarray, tmp_path: Path) ->
     assert first.history_.events == plain.history_.events == []
 
 
-def test_seconds_go_on_where_they_stopped(rows: np.ndarray, tmp_path: Path) -> None:
+def test_seconds_go_on_where_they_stopped(
+    rows: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stopped(rows, tmp_path)
     before = header_of(tmp_path)["history"]["rows"][-1]["seconds"]
-    model = Autoencoder(**KIND).fit(rows, checkpoint=tmp_path, resume=True)
+    model = Autoencoder(verbose=1, **KIND).fit(rows, checkpoint=tmp_path, resume=True)
+    assert capsys.readouterr().out.startswith("3 epochs lie behind, by the checkpoint in ")
     assert model.history_.column("seconds") == sorted(model.history_.column("seconds"))
     assert before < model.history_.rows[3]["seconds"] < before + 60
 
@@ -354,17 +357,14 @@ def test_killed_three_times_at_random_and_resumed(rows: np.ndarray, tmp_path: Pa
         time.sleep(chance.uniform(0.0, 0.15))
         process.kill()
         assert finish(process) == (-signal.SIGKILL, "")
-    assert 0 < len(header_of(tmp_path / "kept")["history"]["rows"]) < 120
+    assert 0 < len(header_of(tmp_path / "kept")["history"]["rows"]) < 3 * 30 + 60
     assert not (tmp_path / "resumed.safetensors").exists()
     assert finish(command(tmp_path, *resuming)) == (0, "")
     assert contents(tmp_path / "resumed.safetensors") == contents(tmp_path / "never.safetensors")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == [NAME]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_best_and_says_how_to_go_on(
-    rows: np.ndarray, tmp_path: Path, sent: signal.Signals
-) -> None:
+def test_sigterm_saves_the_best_and_says_how_to_go_on(rows: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     words = [
         "train",
@@ -380,7 +380,7 @@ def test_a_signal_saves_the_best_and_says_how_to_go_on(
     kept = ["-o", "m.safetensors", "--checkpoint", "kept folder", "--every", "20"]
     process = command(tmp_path, *words, *kept)
     wait_for(tmp_path / "kept folder" / NAME, process)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGTERM)
     code, said = finish(process)
     assert code == 1
     assert said.count("\n") == 1

@@ -178,7 +178,10 @@ class Autoencoder(Parameters, Fitted):
         self, folder: str | os.PathLike[str] | None, every: int, resume: bool
     ) -> Checkpoint | None:
         if folder is not None:
-            return Checkpoint(folder, every, resume=resume)
+            kept = Checkpoint(folder, every, resume=resume)
+            if self.verbose and resume:
+                sys.stdout.write(f"{kept.epochs_done} epochs lie behind, by the checkpoint in {folder}\n")
+            return kept
         for name, value, default in (("every", every, 1), ("resume", resume, False)):
             if value != default:
                 raise InvalidParameterError(
