@@ -47,6 +47,7 @@ docs: $(VENV)/installed-all
 bench: $(VENV)/installed-all
 	@test -f benchmarks/kinds.py || { echo "benchmarks/kinds.py does not exist: nothing to run" >&2; exit 1; }
 	$(BIN)/python benchmarks/kinds.py
+	$(BIN)/python benchmarks/kills.py
 
 clean:
 	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

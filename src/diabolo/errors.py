@@ -6,12 +6,14 @@
      │    └── IncompatiblePartsError           two settings that do not fit each other
      ├── DataFileError (ValueError)            a data file that cannot be read
      ├── ModelFileError (ValueError)           a model file that is damaged, foreign or hostile
+     ├── CheckpointError (ValueError)          a checkpoint that is damaged, or another run's
      ├── DivergedError (RuntimeError)          training produced no finite weights
      ├── DownloadError (OSError)               a data set that could not be fetched
      └── MissingExtraError (ImportError)       an optional library is not installed
 
     DiaboloWarning (UserWarning)
      ├── CollapseWarning                       latent units that carry nothing
+     ├── CheckpointWarning                     a checkpoint could not be written
      └── DivergenceWarning                     training went back and lowered its rate
 
 A message reads "<what> must be <rule>; got <value>. <what to do>".
@@ -44,6 +46,10 @@ class ModelFileError(DiaboloError, ValueError):
     """A model file is missing, damaged, foreign or hostile."""
 
 
+class CheckpointError(DiaboloError, ValueError):
+    """A checkpoint is damaged, cannot be written, or belongs to another run."""
+
+
 class DivergedError(DiaboloError, RuntimeError):
     """Training diverged at every learning rate that was tried."""
 
@@ -67,6 +73,10 @@ class DiaboloWarning(UserWarning):
 
 class CollapseWarning(DiaboloWarning):
     """Latent units carry no information about the input."""
+
+
+class CheckpointWarning(DiaboloWarning):
+    """A checkpoint could not be written; training goes on without it."""
 
 
 class DivergenceWarning(DiaboloWarning):

@@ -1,12 +1,13 @@
-"""The model file: one safetensors file whose metadata hold a JSON header. Nothing is ever unpickled."""
+"""Model files and checkpoints: one safetensors file whose metadata hold a JSON header, never a pickle."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diabolo.errors import ModelFileError
+from diabolo.errors import CheckpointError, DiaboloError, ModelFileError
 
-FORMAT = "diabolo-model"
 VERSION = 1
 _KEY = "diabolo"
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a file is for, and the words of its errors: what it is called and how one is made."""
+
+    format: str
+    file: str
+    maker: str
+    error: type[DiaboloError]
+
+
+MODEL = Kind("diabolo-model", "model file", "save()", ModelFileError)
+CHECKPOINT = Kind("diabolo-checkpoint", "checkpoint", "fit(checkpoint=...)", CheckpointError)
+
+
 def write_model(
-    path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    kind: Kind = MODEL,
 ) -> Path:
     """Write header and tensors to ``path``, whole or not at all.
 
@@ -33,70 +50,71 @@ def write_model(
 
     Raises
     ------
-    ModelFileError
+    ModelFileError, CheckpointError
         Where the place cannot be written.
     """
     target = Path(path)
-    text = json.dumps({"format": FORMAT, "version": VERSION, **header}, default=_plain)
-    aside = ""
+    text = json.dumps({"format": kind.format, "version": VERSION, **header}, default=_plain)
+    folder = ""
     try:
-        handle, aside = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent or ".")
-        os.close(handle)
+        # a folder: safetensors writes aside too, and a process that is killed must leave no strange names
+        folder = tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent or ".")
+        aside = Path(folder) / "new"
         contents = {
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for key, value in tensors.items()
         }
         save_file(contents, aside, metadata={_KEY: text})
-        with Path(aside).open("rb+") as file:
+        with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(aside).chmod(0o666 & ~_umask())
-        Path(aside).replace(target)
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(target)
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: a null byte in the path
-        raise ModelFileError(
-            f"the model file must be in a place that can be written; got {str(target)!r} ({_reason(error)}). "
-            "Choose another folder or make room."
+        raise kind.error(
+            f"the {kind.file} must be in a place that can be written; got {str(target)!r} "
+            f"({_reason(error)}). Choose another folder or make room."
         ) from error
     finally:
-        if aside:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
-def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read header and tensors of a model file.
+def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read header and tensors of a file that ``write_model`` wrote.
 
     Raises
     ------
-    ModelFileError
+    ModelFileError, CheckpointError
         For a file that is missing, damaged, foreign or of a later version.
     """
     source = Path(path)
     try:
         if not source.is_file():
-            raise ModelFileError(f"the model file must exist; got {str(source)!r}. Check the path.")
+            raise kind.error(f"the {kind.file} must exist; got {str(source)!r}. Check the path.")
         with safe_open(str(source), framework="pt") as file:
             metadata = file.metadata() or {}
             if _KEY not in metadata:
-                raise ModelFileError(
-                    f"{str(source)!r} must be a diabolo model; got a safetensors file of another program. "
-                    "Use a file written by save()."
+                raise kind.error(
+                    f"{str(source)!r} must be a diabolo {kind.file}; got a safetensors file of another "
+                    f"program. Use a file written by {kind.maker}."
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         header = json.loads(metadata[_KEY])
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        if isinstance(error, ModelFileError):
+        if isinstance(error, DiaboloError):
             raise
-        raise ModelFileError(
-            f"{str(source)!r} must be a whole diabolo model file; got one that cannot be read "
-            f"({_reason(error)}). Use a file written by save(); if it was copied, copy it again."
+        raise kind.error(
+            f"{str(source)!r} must be a whole diabolo {kind.file}; got one that cannot be read "
+            f"({_reason(error)}). Use a file written by {kind.maker}; if it was copied, copy it again."
         ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ModelFileError(
-            f"{str(source)!r} must hold a diabolo header; got another. Use a file written by save()."
+    if not isinstance(header, dict) or header.get("format") != kind.format:
+        raise kind.error(
+            f"{str(source)!r} must hold the header of a diabolo {kind.file}; got another. "
+            f"Use a file written by {kind.maker}."
         )
     if header.get("version") != VERSION:
-        raise ModelFileError(
+        raise kind.error(
             f"the version of {str(source)!r} must be {VERSION}; got {header.get('version')!r}. "
             "Update diabolo."
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STOPPED = {
     "epochs": "the last epoch",
     "patience": "its patience, no epoch having been better",
-    "interrupt": "Ctrl-C",
+    "interrupt": "Ctrl-C or SIGTERM",
 }
 """What ended a training, in words."""
 

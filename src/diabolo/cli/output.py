@@ -60,6 +60,16 @@ def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str =
     return path
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Raise unless files can be written into ``folder``, which need not exist yet."""
+    check_name_of(folder, option)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameterError(
+            f"{option} must be a folder; got the file {str(folder)!r}. Choose another name."
+        )
+    check_writable(folder if folder.is_dir() else folder.parent, option)
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Raise unless a file can be made in ``folder``: said before an hour of work, not after it."""
     if not folder.is_dir():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diabolo.cli.output import check_name_of, check_writable
-from diabolo.errors import InvalidParameterError, MissingExtraError
+from diabolo.cli.output import check_folder
+from diabolo.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from diabolo import Autoencoder
@@ -31,12 +31,7 @@ def check_report_place(folder: Path, option: str = "--report") -> None:
     for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
         if find_spec(module) is None:
             raise MissingExtraError("The report", package, "report")
-    check_name_of(folder, option)
-    if folder.exists() and not folder.is_dir():
-        raise InvalidParameterError(
-            f"{option} must be a folder; got the file {str(folder)!r}. Choose another name."
-        )
-    check_writable(folder if folder.is_dir() else folder.parent, option)
+    check_folder(folder, option)
 
 
 def write_page(

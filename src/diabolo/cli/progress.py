@@ -21,6 +21,8 @@ class Bars:
     ----------
     out : Output
         Quiet means that nothing is shown.
+    before : int, default=0
+        Epochs that the first training has behind it already.
 
     Examples
     --------
@@ -28,8 +30,9 @@ class Bars:
     ...     bars("deep", {"training_total": 1.0}, 20)  # after each epoch
     """
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, before: int = 0) -> None:
         self._out = out
+        self._before = before
         self._clocks: dict[str, _Clock] = {}
         self._tasks: dict[str, Any] = {}
         self._progress: Any = None
@@ -47,7 +50,7 @@ class Bars:
             )
             progress = Progress(*columns, console=screen, transient=True, refresh_per_second=4)
             self._progress = self._stack.enter_context(progress)
-        self._next = _Clock()
+        self._next = _Clock(self._before)
         return self
 
     def __exit__(
@@ -57,6 +60,7 @@ class Bars:
 
     def __call__(self, what: str, row: Mapping[str, Any], total: int) -> None:
         """Show that one more epoch of the training called ``what`` is done."""
+        first = what not in self._clocks
         clock = self._clocks.setdefault(what, self._next)
         self._next = _Clock()  # the next training begins where this one's last epoch ends
         done, left = clock.tick(total)
@@ -65,22 +69,22 @@ class Bars:
             if what not in self._tasks:
                 self._tasks[what] = self._progress.add_task(what, told="")
             self._progress.update(self._tasks[what], completed=done, total=max(total, done), told=told)
-        elif done == 1 or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
+        elif first or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
             self._out.note(f"{what}: {told}")
 
 
 class _Clock:
     """Counts epochs and foresees the time left from their mean duration."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
         self._start = time.monotonic()
-        self._done = 0
+        self._before = self._done = before
 
     def tick(self, total: int) -> tuple[int, float]:
         """Return how many epochs are done and the seconds that are left."""
         self._done += 1
         passed = time.monotonic() - self._start
-        return self._done, passed / self._done * max(total - self._done, 0)
+        return self._done, passed / (self._done - self._before) * max(total - self._done, 0)
 
 
 def _told(row: Mapping[str, Any], done: int, total: int, left: float) -> str:

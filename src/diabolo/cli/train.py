@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diabolo.cli import inputs, numbers
+from diabolo.cli.checkpoints import CheckpointOptions, resuming_command
 from diabolo.cli.config import fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
 from diabolo.cli.options import DATA_HELP, ParameterOptions, SourceOptions, check_kind, given
@@ -48,6 +49,7 @@ class Run:
     report: Path | None = None
     test_fraction: float | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    kept: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -59,6 +61,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 def train(
     out: Output,
     source: SourceOptions,
+    kept: CheckpointOptions,
     parameters: ParameterOptions,
     data: Annotated[
         str | None,
@@ -94,7 +97,10 @@ def train(
     """Train a model on DATA, write it to a file, and say how well it restores rows it has not seen.
 
     Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
-    divided by 255 first. Ctrl-C keeps the best weights so far.
+    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far.
+
+    With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
+    ends as if it had never been stopped: the same bytes.
     """
     flags = {
         "data": data,
@@ -104,7 +110,8 @@ def train(
         "test_fraction": None if test_fraction is None else fraction("test_fraction")(test_fraction),
         **{name: getattr(source, name) for name in ("label", "data_home", "image_size")},
     }
-    run = _merge(config, flags, given(parameters))
+    run = replace(_merge(config, flags, given(parameters)), kept=kept)
+    kept.check()
     check_model_place(run.output)
     if run.report is not None:
         check_report_place(run.report)
@@ -148,21 +155,30 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 def _train(out: Output, run: Run) -> None:
     import numpy as np
 
+    from diabolo.training.checkpoint import stoppable
+
     estimator = make_estimator(run.kind, run.parameters)
     dataset = inputs.load_data(run.data, run.source)
     split = inputs.train_and_test(dataset, run.test_fraction, run.parameters.get("random_state"))
     out.note(f"{run.kind}: training on {len(split.X)} rows of {dataset.name}; tested on {split.told}")
 
+    epochs_before, seconds_before = _behind(out, run.kept)
     start = time.perf_counter()
     interrupted = False
     try:
-        with Bars(out) as bars:
-            estimator.fit(split.X, progress=lambda row, total: bars(run.kind, row, total))
+        with Bars(out, epochs_before) as bars, stoppable():
+            estimator.fit(
+                split.X,
+                progress=lambda row, total: bars(run.kind, row, total),
+                checkpoint=run.kept.folder,
+                every=run.kept.every or 1,
+                resume=run.kept.resume,
+            )
     except KeyboardInterrupt:
-        if not hasattr(estimator, "history_"):
+        if not (hasattr(estimator, "history_") and hasattr(estimator, "module_")):
             raise
         interrupted = True
-    seconds = time.perf_counter() - start
+    seconds = seconds_before + time.perf_counter() - start
     if split.feature_names is not None:  # the file remembers them: other commands find its columns by name
         estimator.feature_names_in_ = np.array(split.feature_names, dtype=object)
     estimator.save(run.output)
@@ -184,6 +200,7 @@ def _train(out: Output, run: Run) -> None:
         out.error(
             f"interrupted after {counted(payload['epochs'], 'epoch')}; "
             f"the best weights so far are in {run.output}."
+            + ("" if run.kept.folder is None else f" Go on with: {resuming_command()}")
         )
         raise typer.Exit(FAILED)
 
@@ -197,6 +214,22 @@ def _train(out: Output, run: Run) -> None:
         out.note(f"The model is in {run.output}.")  # whatever fails now, the training was not for nothing
         raise
     out.result(payload, lambda to: _show(to, payload))
+
+
+def _behind(out: Output, kept: CheckpointOptions) -> tuple[int, float]:
+    """Say where the training begins; return how many epochs and seconds it has behind it."""
+    if kept.folder is None or not kept.resume:
+        return 0, 0.0
+    from diabolo.training.checkpoint import Checkpoint
+
+    found = Checkpoint(kept.folder, resume=True)
+    if found.epochs_done:
+        out.note(
+            f"going on after {counted(found.epochs_done, 'epoch')}, from the checkpoint in {kept.folder}"
+        )
+    else:
+        out.note(f"no checkpoint in {kept.folder} yet: training from the beginning")
+    return found.epochs_done, found.seconds
 
 
 def _show(to: Console, payload: Mapping[str, Any]) -> None:

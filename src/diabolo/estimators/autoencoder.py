@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from diabolo.parts import GaussianPosterior, Noisy, activation, as_part, check_r
 from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
+from diabolo.training.checkpoint import Checkpoint, stoppable
 from diabolo.training.machine import threads_for
 from diabolo.training.plans import continue_training
 
@@ -70,8 +72,20 @@ class Autoencoder(Parameters, Fitted):
             cls.__doc__ += "\n" + parameters_section()
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, X: Any, y: Any = None, *, progress: Progress | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        progress: Progress | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: bool = False,
+    ) -> Self:
         """Learn to reconstruct X.
+
+        A fit that was stopped, by whatever, and is resumed with the same data and settings ends as if it
+        had never been stopped: same weights, same history but for the seconds.
 
         Parameters
         ----------
@@ -79,21 +93,33 @@ class Autoencoder(Parameters, Fitted):
         y : ignored
         progress : callable(row, total_epochs), optional
             Called after every epoch with the history's new row.
+        checkpoint : str or path, optional
+            The folder that keeps where the training stands, in one file. While fitting, SIGTERM then
+            stops as Ctrl-C does, unless the process handles it.
+        every : int >= 1, default=1
+            Epochs from one checkpoint to the next; an interruption writes one too.
+        resume : bool, default=False
+            Go on from the checkpoint in that folder, or begin where there is none. One of a fit that
+            came to its end gives the same result again without training.
 
         Raises
         ------
         InvalidDataError, InvalidParameterError, IncompatiblePartsError, DivergedError
+        CheckpointError
+            For a folder that cannot be used, or a checkpoint that is damaged or of another run. A
+            checkpoint that cannot be written later on is a CheckpointWarning.
         KeyboardInterrupt
             On Ctrl-C, after the estimator was fitted with the best weights so far.
         """
+        kept = self._checkpoint(checkpoint, every, resume)
         rows = self._check(X, reset=True)
-        generator = self._prepare(rows)
+        generator = self._prepare(rows, None if kept is None else kept.seed)
         data = self._tensor(rows)
         order = torch.randperm(len(data), generator=generator)
         n_held_out = min(int(self.recipe_.validation_fraction * len(data)), _HELD_OUT_MOST)
         held_out = data[order[:n_held_out]].to(self._device) if n_held_out else None
         data = data[order[n_held_out:]].to(self._device)
-        with self._whole_or_not_at_all():
+        with self._whole_or_not_at_all(), nullcontext() if kept is None else stoppable():
             self.history_, interrupted = train(
                 self.module_,
                 self.recipe_,
@@ -101,6 +127,7 @@ class Autoencoder(Parameters, Fitted):
                 held_out,
                 self._on_device(generator),
                 self._reporting(progress),
+                kept,
             )
             self._codes = self._some_codes(data)
         self._warn_if_collapsed(data if held_out is None else held_out)
@@ -147,8 +174,27 @@ class Autoencoder(Parameters, Fitted):
             if hasattr(self, name):
                 delattr(self, name)
 
-    def _prepare(self, rows: Array) -> torch.Generator:
-        """Resolve the recipe, fit the scaling and build the module; return the generator of the run."""
+    def _checkpoint(
+        self, folder: str | os.PathLike[str] | None, every: int, resume: bool
+    ) -> Checkpoint | None:
+        if folder is not None:
+            kept = Checkpoint(folder, every, resume=resume)
+            if self.verbose and resume:
+                sys.stdout.write(f"{kept.epochs_done} epochs lie behind, by the checkpoint in {folder}\n")
+            return kept
+        for name, value, default in (("every", every, 1), ("resume", resume, False)):
+            if value != default:
+                raise InvalidParameterError(
+                    f"{name} must be left out without a checkpoint; got {value!r}. "
+                    "Give the folder as checkpoint."
+                )
+        return None
+
+    def _prepare(self, rows: Array, resumed: int | None = None) -> torch.Generator:
+        """Resolve the recipe, fit the scaling and build the module; return the generator of the run.
+
+        ``resumed`` is the seed of the run that is resumed: one without a seed of its own has that.
+        """
         self._forget("module_", "_steps", "_density")
         for name in self._needs:
             value = getattr(self, name)
@@ -176,7 +222,7 @@ class Autoencoder(Parameters, Fitted):
             n_rows=max(n_training, 1),
             scaling=scaling,
             bounded=shared,
-            seed=self._seed(),
+            seed=self._seed() if resumed is None or self.random_state is not None else resumed,
             default_depth=self._default_depth,
         )
         self.recipe_ = recipe

@@ -6,14 +6,16 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diabolo.autoencoder import AutoencoderModule
-from diabolo.errors import DivergedError, DivergenceWarning, IncompatiblePartsError
+from diabolo.errors import CheckpointError, DivergedError, DivergenceWarning, IncompatiblePartsError
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
+from diabolo.training.checkpoint import Checkpoint, Mark
 from diabolo.training.dense import DenseStep
 from diabolo.training.history import History, Row
 from diabolo.training.optimizers import make_optimizers, set_rate, split
@@ -26,6 +28,11 @@ _RETRIES = 5  # how often a diverging stage may go back and halve its rate
 _PLATEAU = 5  # epochs without a better loss before the plateau schedule halves the rate
 _EXPLODED = 1e4  # a total this many times the first one counts as diverged
 _VALIDATION_ROWS = 2048  # rows per batch where nothing is learned
+# what a stage keeps from one epoch to the next, besides weights, optimizers, generator and history
+_COURSE = (
+    "epoch", "retries", "waited", "ended", "steps_done", "rate",
+    "best_loss", "first_total", "validation_seed",
+)  # fmt: skip
 
 
 class AutogradStep:
@@ -128,8 +135,8 @@ class Stage:
         self.use(data)
         self.steps_done = 0
         self.rate = settings.learning_rate
-        self._validation_seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        self._first_total = math.inf
+        self.validation_seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        self.first_total = math.inf
 
     def use(self, data: Tensor) -> None:
         """Train on these rows from now on."""
@@ -137,32 +144,42 @@ class Stage:
         self.batch_size = min(self.settings.batch_size, len(data))
         self.steps_per_epoch = len(data) // self.batch_size
         self._best: dict[str, Tensor] | None = None
-        self._best_loss = math.inf
+        self.best_loss = math.inf
+        self.epoch = self.retries = self.waited = 0
+        self.ended = False
         self.module.draw_from(self.generator)
         self.step.attach()
 
     def run(
-        self, history: History, name: str, started: float, progress: Progress | None, total_epochs: int
+        self,
+        history: History,
+        name: str,
+        started: float,
+        progress: Progress | None,
+        total_epochs: int,
+        checkpoint: Checkpoint | None = None,
     ) -> bool:
         """Train to the end, leave the best weights in the module; return whether it was interrupted."""
         interrupted = False
-        waited = 0
         history.stopped_by = "epochs"
         history.engine = self.step.name
         history.best_epoch = 0
-        good, retries, epoch = self._snapshot(), 0, 0
+        if checkpoint is not None:
+            checkpoint.hand_over(lambda mark: self._go_on(mark, history))
+        good = self._snapshot()
+        mark: Mark | None = None
         try:
-            while epoch < self.settings.epochs:
+            while not self.ended:
                 before = self.steps_done
                 terms = self._epoch()
                 validation = self._validate() if self.held_out is not None else {}
                 if not self._finite(terms, validation):
-                    retries += 1
-                    self._go_back(good, before, retries, history, epoch + 1)
+                    self.retries += 1
+                    self._go_back(good, before, history)
                     continue
-                epoch += 1
+                self.epoch += 1
                 good = self._snapshot()
-                row: Row = {"stage": name, "epoch": epoch, "seconds": time.perf_counter() - started}
+                row: Row = {"stage": name, "epoch": self.epoch, "seconds": time.perf_counter() - started}
                 row["learning_rate"] = self._rate_at(self.steps_done - 1)
                 row |= {f"training_{k}": v for k, v in terms.items()}
                 row |= {f"validation_{k}": v for k, v in validation.items()}
@@ -171,22 +188,28 @@ class Stage:
                 loss = judged[TOTAL] - judged.get(REVIVAL, 0.0)
                 if not self.objective.settled(self.steps_done - 1) and not validation:
                     loss = math.inf
-                waited += 1
-                if loss < self._best_loss:
-                    self._best_loss, self._best, waited = loss, good["module"], 0
-                    history.best_epoch = epoch
+                self.waited += 1
+                if loss < self.best_loss:
+                    self.best_loss, self._best, self.waited = loss, good["module"], 0
+                    history.best_epoch = self.epoch
+                if self.settings.schedule == "plateau" and self.waited and self.waited % _PLATEAU == 0:
+                    self.rate *= 0.5
+                self.ended = self.epoch >= self.settings.epochs
+                if self.settings.patience is not None and self.waited >= self.settings.patience:
+                    history.stopped_by = "patience"
+                    self.ended = True
+                if checkpoint is not None:
+                    mark = self._mark(good, history)
+                    checkpoint.reached(mark)
                 if progress is not None:
                     progress(row, total_epochs)
-                if self.settings.schedule == "plateau" and waited and waited % _PLATEAU == 0:
-                    self.rate *= 0.5
-                if self.settings.patience is not None and waited >= self.settings.patience:
-                    history.stopped_by = "patience"
-                    break
         except KeyboardInterrupt:
+            if checkpoint is not None:
+                checkpoint.stopped(mark)
             interrupted = True
             history.stopped_by = "interrupt"
             history.events.append(
-                f"{name}: interrupted in epoch {epoch + 1}; the best weights so far are kept"
+                f"{name}: interrupted in epoch {self.epoch + 1}; the best weights so far are kept"
             )
             if self._best is None:
                 self._restore(good)
@@ -196,6 +219,39 @@ class Stage:
         self.module.draw_from(None)
         self.step.detach()
         return interrupted
+
+    def _mark(self, good: dict[str, Any], history: History) -> Mark:
+        """Return where the stage stands, at the end of an epoch."""
+        return Mark(
+            course={name: getattr(self, name) for name in _COURSE},
+            module=good["module"],
+            optimizers=[state["state"] for state in good["optimizers"]],
+            best=self._best,
+            generator=self.generator.get_state(),
+            history=replace(history, rows=[*history.rows], events=[*history.events]),
+        )
+
+    def _go_on(self, mark: Mark, history: History) -> None:
+        """Stand where the stage stood at ``mark``."""
+        if mark.history.engine != self.step.name:
+            raise CheckpointError(
+                f"the checkpoint must be of the engine {self.step.name!r}; got {mark.history.engine!r}. "
+                "Go on with the version of diabolo that wrote it, or choose another folder."
+            )
+        groups = [optimizer.state_dict()["param_groups"] for optimizer in self.step.optimizers]
+        states = zip(mark.optimizers, groups, strict=True)
+        self._restore(
+            {
+                "module": mark.module,
+                "optimizers": [{"state": state, "param_groups": group} for state, group in states],
+            }
+        )
+        for name in _COURSE:
+            setattr(self, name, mark.course[name])
+        self._best = mark.best
+        self.generator.set_state(mark.generator)
+        for f in fields(History):
+            setattr(history, f.name, getattr(mark.history, f.name))
 
     def _rate_at(self, step: int) -> float:
         if self.settings.schedule != "cosine":
@@ -226,7 +282,7 @@ class Stage:
         """Return the objective on the held-out rows, always with the same noise."""
         assert self.held_out is not None
         self.module.eval()
-        generator = torch.Generator(self.data.device).manual_seed(self._validation_seed)
+        generator = torch.Generator(self.data.device).manual_seed(self.validation_seed)
         sums: dict[str, float] = {}
         with torch.no_grad():
             for batch in torch.split(self.held_out, _VALIDATION_ROWS):
@@ -243,9 +299,9 @@ class Stage:
         state = self.module.state_dict().values()
         if not all(bool(torch.isfinite(t).all()) for t in state if t.is_floating_point()):
             return False
-        if math.isinf(self._first_total):
-            self._first_total = abs(all_terms[0][LOSS])
-        return abs(totals[0]) <= _EXPLODED * max(self._first_total, 1e-12) or totals[0] < 0
+        if math.isinf(self.first_total):
+            self.first_total = abs(all_terms[0][LOSS])
+        return abs(totals[0]) <= _EXPLODED * max(self.first_total, 1e-12) or totals[0] < 0
 
     def _snapshot(self) -> dict[str, Any]:
         return {
@@ -258,13 +314,12 @@ class Stage:
         for optimizer, state in zip(self.step.optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(_copied(state))
 
-    def _go_back(
-        self, good: dict[str, Any], steps_done: int, retries: int, history: History, epoch: int
-    ) -> None:
+    def _go_back(self, good: dict[str, Any], steps_done: int, history: History) -> None:
         """Restore the last good state with half the rate, and say so; give up after some tries."""
         self._restore(good)
         self.steps_done = steps_done
-        if retries > _RETRIES:
+        epoch = self.epoch + 1
+        if self.retries > _RETRIES:
             raise DivergedError(
                 f"learning_rate must let the loss stay finite; got a divergence in epoch {epoch} after "
                 f"{_RETRIES} reductions to {self.rate:.2g}. Set learning_rate below that, set clip_norm=1.0, "

@@ -13,6 +13,7 @@ from diabolo.errors import IncompatiblePartsError
 from diabolo.objective import Objective
 from diabolo.parts import Deterministic, LayerWise, Network, Penalty, SquaredError
 from diabolo.recipe import Recipe
+from diabolo.training.checkpoint import Checkpoint
 from diabolo.training.engine import Progress, Stage
 from diabolo.training.history import History
 from diabolo.training.machine import keep_memory, threads_for
@@ -26,6 +27,7 @@ def train(
     held_out: Tensor | None,
     generator: torch.Generator,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[History, bool]:
     """Train ``module`` by ``recipe``; return the history and whether the user interrupted it.
 
@@ -40,24 +42,34 @@ def train(
         On the same device.
     progress : callable(row, total_epochs), optional
         Called after every epoch.
+    checkpoint : Checkpoint, optional
+        Keeps where the training stands, and has it go on from there.
 
     Raises
     ------
     DivergedError
         Where no learning rate keeps the weights finite.
+    CheckpointError
+        Where the checkpoint to go on from is another run's.
     """
     keep_memory()
     history = History()
     settings = _settings(recipe)
     started = time.perf_counter()
-    run = _Run(recipe, settings, data, held_out, generator, history, started, progress)
+    layerwise = isinstance(recipe.training, LayerWise)
+    stages = 1 + (len(module.pairs or ()) if layerwise else 0)
+    if checkpoint is not None:
+        checkpoint.begin(module, recipe, data, held_out, stages)
+        started -= checkpoint.seconds
+    run = _Run(recipe, settings, data, held_out, generator, history, started, progress, checkpoint)
     with threads_for(_flop_per_step(module, data, settings.batch_size)):
         if isinstance(recipe.training, LayerWise) and _pretrain(module, recipe.training, run):
             return history, True
         total = settings.epochs + run.epochs_before
+        run.passed(stages - 1)
         stage = Stage(module, recipe.objective(), data, held_out, settings, generator)
-        name = "fine-tuning" if isinstance(recipe.training, LayerWise) else "end_to_end"
-        return history, stage.run(history, name, started, progress, total)
+        name = "fine-tuning" if layerwise else "end_to_end"
+        return history, stage.run(history, name, started, progress, total, checkpoint)
 
 
 def continue_training(
@@ -102,7 +114,12 @@ class _Run:
     history: History
     started: float
     progress: Progress | None
+    checkpoint: Checkpoint | None = None
     epochs_before: int = 0
+
+    def passed(self, stage: int) -> bool:
+        """Enter the stage with this number; return whether a run that is resumed has it behind it."""
+        return self.checkpoint is not None and self.checkpoint.passed(stage)
 
 
 def _pretrain(module: AutoencoderModule, plan: LayerWise, run: _Run) -> bool:
@@ -120,12 +137,15 @@ def _pretrain(module: AutoencoderModule, plan: LayerWise, run: _Run) -> bool:
     for i, mirrored in enumerate(module.pairs):
         top = i == len(module.pairs) - 1
         pair = _pair(module, i, mirrored, plan, run.recipe)
-        penalties = _fitting(run.recipe, top) if plan.penalize else ()
-        revival = run.recipe.objective().revival_weight if top else 0.0
-        stage = Stage(pair, Objective(penalties, revival), below, held_out, settings, run.generator)
-        if stage.run(run.history, f"pair {i + 1}", run.started, run.progress, total):
-            module.eval()
-            return True
+        if run.passed(i):
+            pair.eval()
+        else:
+            penalties = _fitting(run.recipe, top) if plan.penalize else ()
+            revival = run.recipe.objective().revival_weight if top else 0.0
+            stage = Stage(pair, Objective(penalties, revival), below, held_out, settings, run.generator)
+            if stage.run(run.history, f"pair {i + 1}", run.started, run.progress, total, run.checkpoint):
+                module.eval()
+                return True
         if not top:
             with torch.no_grad():
                 below = _encode(pair, below)
