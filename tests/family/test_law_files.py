@@ -357,6 +357,7 @@ UNFIT = {
     "seed": [-1, 2**64, 0.5, None],
     "optimizer": ["nonsense", 3, None],
     "schedule": ["nonsense", None],
+    "engine": ["nonsense", 3, None],
     "scaling": ["nonsense", 3],
     "latent_activation": ["nonsense", 3],
     "output_activation": ["nonsense", 3],
