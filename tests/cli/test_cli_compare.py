@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SMALL, Run
@@ -76,6 +78,23 @@ def test_compare_refuses(run: Run, images: Path, words: list[str], code: int, te
     said = run("compare", images, *words)
     assert (said.code, said.out) == (code, "")
     assert text in said.err
+
+
+def test_a_report_that_cannot_be_written_costs_neither_the_table_nor_leaves_a_folder(
+    run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("diabolo.report.page.os.fdopen", full)
+    words = ["--kinds", "deep", "--report", tmp_path / "r", "-o", tmp_path / "t.md"]
+    said = run("compare", images, *words, *SMALL)
+    assert said.code == 1
+    assert "must have room" in said.err
+    assert "deep" in said.out
+    assert f"output: {tmp_path / 't.md'}" in said.out
+    assert "report:" not in said.out
+    assert [path.name for path in tmp_path.iterdir() if path.name != images.name] == ["t.md"]
 
 
 def test_demo_ends_with_the_table_and_the_report_s_path(

@@ -48,6 +48,20 @@ def test_a_table_in_units_of_its_own_is_not_clipped() -> None:
     assert Autoencoder(**SMALL).fit(X).recipe_.output_activation is None
 
 
+@pytest.mark.parametrize("scales", [(5,), (100, 0.5), (1, 1), (100, 0.5, 3)])
+def test_a_narrow_table_is_not_taken_for_pixels(scales: tuple[float, ...]) -> None:
+    """One of two columns always has the least value of all, and one the greatest."""
+    X = np.random.default_rng(0).normal(size=(200, len(scales))) * scales
+    recipe = Autoencoder(**SMALL).fit(X).recipe_
+    assert (recipe.scaling, recipe.output_activation) == ("standard", None)
+
+
+def test_columns_that_reach_the_same_ends_share_their_units() -> None:
+    X = np.random.default_rng(0).integers(-2, 3, size=(200, 4)) * 4.0
+    recipe = Autoencoder(**SMALL).fit(X).recipe_
+    assert (recipe.scaling, recipe.output_activation) == ("center", "clip")
+
+
 def test_asked_for_a_table_is_clipped_at_its_extremes() -> None:
     X = np.random.default_rng(0).normal(size=(200, 5)).clip(-1, 1)
     est = Autoencoder(**SMALL, output_activation="clip").fit(X)

@@ -327,6 +327,15 @@ RECIPES = {
 }
 
 
+def test_a_shape_that_the_file_has_no_values_for_takes_no_memory(rows, tmp_path, monkeypatch):
+    shape = [20_000, 20_000]
+    model = make("ConvolutionalAutoencoder", channels=(1,), input_shape=(2, 3)).fit(rows)
+    header, tensors = persistence.read_model(model.save(tmp_path / "small.safetensors"))
+    header |= {"sample_shape": shape, "row_shape": shape, "recipe": header["recipe"] | {"input_shape": shape}}
+    monkeypatch.setattr(Recipe, "build", lambda *_: pytest.fail("memory was asked for"))
+    refused(written(tmp_path / "m.safetensors", header, tensors), "samples of 400000000 values")
+
+
 @pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in RECIPES.items() for v in values])
 def test_hostile_recipes_take_no_memory(whole, tmp_path, key, value):
     recipe = whole[1]["recipe"] | {key: value}
@@ -348,6 +357,7 @@ UNFIT = {
     "seed": [-1, 2**64, 0.5, None],
     "optimizer": ["nonsense", 3, None],
     "schedule": ["nonsense", None],
+    "engine": ["nonsense", 3, None],
     "scaling": ["nonsense", 3],
     "latent_activation": ["nonsense", 3],
     "output_activation": ["nonsense", 3],

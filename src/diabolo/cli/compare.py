@@ -153,16 +153,20 @@ def _run(out: Output, contest: Contest) -> None:
             progress=bars,
         )
     payload = {"data": dataset.name, "tested_on": split.told, **comparison.to_dict()}
-    if contest.output is not None:
-        as_json = contest.output.suffix.lower() == ".json"
-        write_text(contest.output, to_json(payload) + "\n" if as_json else comparison.to_markdown())
-    payload |= {"output": contest.output, "report": None}
-    if contest.report is not None:
-        payload["report"] = write_page(
-            contest.report, f"Autoencoders on {dataset.name}", comparison.estimators, split, comparison
-        )
-    payload["seconds"] = time.perf_counter() - start
-    out.result(payload, lambda to: _show(to, comparison, payload))
+    table = to_json(payload) + "\n"
+    payload |= {"output": None, "report": None}
+    try:
+        if contest.output is not None:
+            as_json = contest.output.suffix.lower() == ".json"
+            write_text(contest.output, table if as_json else comparison.to_markdown())
+            payload["output"] = contest.output
+        if contest.report is not None:
+            payload["report"] = write_page(
+                contest.report, f"Autoencoders on {dataset.name}", comparison.estimators, split, comparison
+            )
+    finally:  # whatever could not be written, the training was not for nothing
+        payload["seconds"] = time.perf_counter() - start
+        out.result(payload, lambda to: _show(to, comparison, payload))
 
 
 def _show(to: Console, comparison: Comparison, payload: Mapping[str, Any]) -> None:

@@ -139,6 +139,8 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     n_features = prod(shape)
     if recipe.input_shape != shape or row_shape not in (shape, (n_features,)):
         raise ValueError(f"samples of {recipe.input_shape}, {shape} and {row_shape} at once")
+    if tuple(tensors["mean"].shape) != (n_features,):  # before any memory is taken for samples of this size
+        raise ValueError(f"samples of {n_features} values, and a mean of {tuple(tensors['mean'].shape)}")
     weights = {
         key.removeprefix("module."): value for key, value in tensors.items() if key.startswith("module.")
     }

@@ -91,14 +91,14 @@ class Scaler:
 def share_bounds(s: Statistics, *, pixels: bool) -> bool:
     """Whether the features share their units.
 
-    They do where the samples are images or 8-bit values (``pixels``), where most features share both
-    bounds, or where all values lie in [0, 1].
+    They do where the samples are images or 8-bit values (``pixels``), where more than half of the features,
+    and more than one, have the least value of all, and as many the greatest, or where all values lie in
+    [0, 1]. Of one or two columns one always has an extreme, whatever their units.
     """
     varying = s.high > s.low
     low, high = s.low.min(), s.high.max()
-    bounds = varying.any() and (
-        np.mean(s.low[varying] == low) >= 0.5 and np.mean(s.high[varying] == high) >= 0.5
-    )
+    n_low, n_high = np.sum(s.low[varying] == low), np.sum(s.high[varying] == high)
+    bounds = min(n_low, n_high) > max(1, varying.sum() / 2)
     return pixels or bool(bounds) or bool(low >= 0.0 and high <= 1.0)
 
 

@@ -7,6 +7,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -246,7 +247,8 @@ def _hardware() -> str:
 
 
 def _write(directory: Path, page: str) -> Path:
-    """Write aside, then rename."""
+    """Write aside, then rename; a folder made for it goes again where that fails."""
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / "index.html"
     handle, name = tempfile.mkstemp(dir=directory, prefix=".index-", suffix=".html")
@@ -258,5 +260,8 @@ def _write(directory: Path, page: str) -> Path:
         aside.replace(target)
     except BaseException:
         aside.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                directory.rmdir()
         raise
     return target
