@@ -1,0 +1,122 @@
+"""Pieces of data on their way: cut to another size, read ahead, and worded when the file fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import numpy as np
+
+from diabolo.data.dataset import Array
+from diabolo.errors import DataFileError, InvalidDataError
+
+T = TypeVar("T")
+
+_PATIENCE = 0.1  # seconds after which a waiting reader looks whether it is still wanted
+
+
+def regrouped(pieces: Iterable[Array], size: int, rest: int = 0) -> Iterator[Array]:
+    """Join and cut arrays, in their order, to new arrays of ``size`` rows.
+
+    The last has what is left: where ``rest`` is given, from ``rest`` rows (if there are as many) up to
+    ``size + rest``, so that it is never too small to be of use.
+
+    >>> [len(a) for a in regrouped([np.zeros((3, 1))] * 3, 4)]
+    [4, 4, 1]
+    >>> [len(a) for a in regrouped([np.zeros((3, 1))] * 3, 4, rest=2)]
+    [4, 5]
+    """
+    held: Array | None = None
+    n = 0
+    for piece in pieces:
+        at = 0
+        while at < len(piece):
+            if held is None:
+                held = np.empty((size + rest, *piece.shape[1:]), dtype=piece.dtype)
+            elif held.dtype != piece.dtype:  # a table's integers become floats where a null comes
+                held = held.astype(np.result_type(held, piece))
+            took = min(len(held) - n, len(piece) - at)
+            held[n : n + took] = piece[at : at + took]
+            n, at = n + took, at + took
+            if n == len(held):
+                yield held[:size]
+                full, held = held, np.empty_like(held)
+                held[:rest], n = full[size:], rest
+    if held is not None and n:
+        yield held[:n]
+
+
+def ahead(items: Iterable[T]) -> Generator[T]:
+    """Hand on ``items``, of which a thread makes the next while the caller works on the last.
+
+    At most one waits. What making them raises is raised here; closing this ends the thread.
+    """
+    queue: Queue[tuple[T | None, BaseException | None]] = Queue(maxsize=1)
+    unwanted = Event()
+
+    def put(item: T | None, error: BaseException | None) -> None:
+        while not unwanted.is_set():
+            try:
+                return queue.put((item, error), timeout=_PATIENCE)
+            except Full:
+                pass
+        return None
+
+    def work() -> None:
+        source = iter(items)
+        try:
+            for item in source:
+                put(item, None)
+                if unwanted.is_set():
+                    return
+            put(None, StopIteration())
+        except BaseException as error:  # raised again where it is waited for
+            put(None, error)
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+
+    thread = Thread(target=work, name="diabolo-reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+            del item  # not held while the next is waited for
+    finally:
+        unwanted.set()
+        while thread.is_alive():
+            try:
+                queue.get_nowait()
+            except Empty:
+                thread.join(_PATIENCE)
+
+
+@contextmanager
+def still_there(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file that was fine before into an ``InvalidDataError``."""
+    try:
+        yield
+    except InvalidDataError:
+        raise
+    except FileNotFoundError as error:
+        raise gone(path, "vanished") from error
+    except (OSError, DataFileError) as error:
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise gone(path, f"cannot be read any more ({said})") from error
+
+
+def gone(path: Path, what: str) -> InvalidDataError:
+    """Return the error for a file that changed under the hands of its reader."""
+    return InvalidDataError(
+        f"{path} must stay as it is while its data are used; got a file that {what}. "
+        "Put it back as it was and start again."
+    )
