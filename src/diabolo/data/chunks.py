@@ -50,6 +50,18 @@ def regrouped(pieces: Iterable[Array], size: int, rest: int = 0) -> Iterator[Arr
         yield held[:n]
 
 
+def among(numbers: Array, some: Array) -> Array:
+    """Return which of ``numbers`` are in ``some``, which are in ascending order.
+
+    >>> among(np.array([4, 1, 7]), np.array([1, 2, 7])).tolist()
+    [False, True, True]
+    """
+    if not len(some):
+        return np.zeros(len(numbers), dtype=bool)
+    found: Array = some.take(np.searchsorted(some, numbers), mode="clip") == numbers
+    return found
+
+
 def ahead(items: Iterable[T]) -> Generator[T]:
     """Hand on ``items``, of which a thread makes the next while the caller works on the last.
 
