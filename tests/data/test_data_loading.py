@@ -13,7 +13,7 @@ from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterErro
 
 def test_exports():
     sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "Source"]
-    assert set(diabolo.data.__all__) == {"Dataset", *sources, "known_names", "load"}
+    assert set(diabolo.data.__all__) == {"Dataset", *sources, "known_names", "load", "open_source"}
 
 
 def test_importing_costs_numpy_only():

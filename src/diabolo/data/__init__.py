@@ -9,6 +9,7 @@ from diabolo.data.catalogue import known_names
 from diabolo.data.dataset import Dataset
 from diabolo.data.folders import ImageFolderSource
 from diabolo.data.loading import load
+from diabolo.data.opening import open_source
 from diabolo.data.parquet import ParquetSource
 from diabolo.data.sources import ArraySource, NpySource, Source
 
@@ -21,4 +22,5 @@ __all__ = [
     "Source",
     "known_names",
     "load",
+    "open_source",
 ]
