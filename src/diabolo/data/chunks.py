@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
 import numpy as np
@@ -15,8 +15,6 @@ from diabolo.data.dataset import Array
 from diabolo.errors import DataFileError, InvalidDataError
 
 T = TypeVar("T")
-
-_PATIENCE = 0.1  # seconds after which a waiting reader looks whether it is still wanted
 
 
 def regrouped(pieces: Iterable[Array], size: int, rest: int = 0) -> Iterator[Array]:
@@ -65,29 +63,19 @@ def among(numbers: Array, some: Array) -> Array:
 def ahead(items: Iterable[T]) -> Generator[T]:
     """Hand on ``items``, of which a thread makes the next while the caller works on the last.
 
-    At most one waits. What making them raises is raised here; closing this ends the thread.
+    No more than that one is made ahead. What making them raises is raised here; closing this ends the
+    thread.
     """
-    queue: Queue[tuple[T | None, BaseException | None]] = Queue(maxsize=1)
-    unwanted = Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        while not unwanted.is_set():
-            try:
-                return queue.put((item, error), timeout=_PATIENCE)
-            except Full:
-                pass
-        return None
+    made: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    wanted, unwanted = Semaphore(1), Event()
 
     def work() -> None:
         source = iter(items)
         try:
-            for item in source:
-                put(item, None)
-                if unwanted.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:  # raised again where it is waited for
-            put(None, error)
+            while wanted.acquire() and not unwanted.is_set():
+                made.put((next(source), None))
+        except BaseException as error:  # the end among them; raised again where it is waited for
+            made.put((None, error))
         finally:
             if isinstance(source, Generator):
                 source.close()
@@ -96,7 +84,8 @@ def ahead(items: Iterable[T]) -> Generator[T]:
     thread.start()
     try:
         while True:
-            item, error = queue.get()
+            item, error = made.get()
+            wanted.release()
             if isinstance(error, StopIteration):
                 return
             if error is not None:
@@ -105,11 +94,8 @@ def ahead(items: Iterable[T]) -> Generator[T]:
             del item  # not held while the next is waited for
     finally:
         unwanted.set()
-        while thread.is_alive():
-            try:
-                queue.get_nowait()
-            except Empty:
-                thread.join(_PATIENCE)
+        wanted.release()
+        thread.join()
 
 
 @contextmanager
