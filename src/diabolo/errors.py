@@ -14,7 +14,8 @@
     DiaboloWarning (UserWarning)
      ├── CollapseWarning                       latent units that carry nothing
      ├── CheckpointWarning                     a checkpoint could not be written
-     └── DivergenceWarning                     training went back and lowered its rate
+     ├── DivergenceWarning                     training went back and lowered its rate
+     └── SkippedWarning                        samples that could not be read were left out
 
 A message reads "<what> must be <rule>; got <value>. <what to do>".
 """
@@ -81,3 +82,7 @@ class CheckpointWarning(DiaboloWarning):
 
 class DivergenceWarning(DiaboloWarning):
     """The loss diverged; training went back to the last good state with a lower rate."""
+
+
+class SkippedWarning(DiaboloWarning):
+    """Samples of a source could not be read and were left out, as it was told to."""

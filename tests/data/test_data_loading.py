@@ -12,7 +12,8 @@ from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterErro
 
 
 def test_exports():
-    assert diabolo.data.__all__ == ["ArraySource", "Dataset", "Source", "known_names", "load"]
+    sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "Source"]
+    assert set(diabolo.data.__all__) == {"Dataset", *sources, "known_names", "load", "open_source"}
 
 
 def test_importing_costs_numpy_only():

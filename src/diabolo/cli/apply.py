@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs
+from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output
-from diabolo.cli.options import DataName, ModelFile, SourceOptions
+from diabolo.cli.options import DataName, ModelFile, SourceOptions, StreamOptions
 from diabolo.cli.output import (
     FOLDER,
     PICTURES,
@@ -23,6 +24,8 @@ from diabolo.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from diabolo.data import Source
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,19 +62,26 @@ def encode(
     model: ModelFile,
     data: DataName,
     output: CodesFile,
+    options: StreamOptions,
     split: SplitName = None,
 ) -> None:
     """Write the code of each row of DATA (of its training rows, where it has a test split).
 
-    Of a table, the columns that the model was trained on are found by their names.
+    Of a table, the columns that the model was trained on are found by their names. Data larger than the
+    memory are read, and their codes written, piece by piece.
     """
     output = check_place(output, TABLES)
     estimator = inputs.load_model(model)
+    stream = streams.open_for(out, estimator, data, source, options)
+    if stream is not None:
+        columns = [str(name) for name in estimator.get_feature_names_out()]
+        _stream(out, output, data, stream, split, columns, estimator.transform_batches(stream), "codes")
+        return
     X, told = inputs.pick(inputs.load_for(out, estimator, data, source), split, default="train")
     codes = estimator.transform(X)
     names = [str(name) for name in estimator.get_feature_names_out()]
     write_rows(output, codes, names)
-    _report(out, output, codes, f"codes of {told}")
+    _report(out, output, codes.shape, f"codes of {told}")
 
 
 def decode(out: Output, model: ModelFile, codes: CodesName, output: SamplesFile) -> None:
@@ -92,15 +102,23 @@ def reconstruct(
     model: ModelFile,
     data: DataName,
     output: SamplesFile,
+    options: StreamOptions,
     split: SplitName = None,
 ) -> None:
     """Write each row of DATA as the model restores it (of its training rows, where it has a test split).
 
-    Of a table, the columns that the model was trained on are found by their names.
+    Of a table, the columns that the model was trained on are found by their names. Data larger than the
+    memory are read, and what is restored written, piece by piece.
     """
     output = check_place(output, _SAMPLES)
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
+    stream = streams.open_for(out, estimator, data, source, options)
+    if stream is not None:
+        streams.check_table(output)
+        restored = estimator.reconstruct_batches(stream)
+        _stream(out, output, data, stream, split, stream.feature_names, restored, "reconstructions")
+        return
     dataset = inputs.load_for(out, estimator, data, source)
     X, told = inputs.pick(dataset, split, default="train")
     _write(out, output, estimator.reconstruct(X), f"reconstructions of {told}", dataset.feature_names)
@@ -128,14 +146,33 @@ def sample(
     _write(out, output, drawn, "new samples")
 
 
+def _stream(
+    out: Output,
+    output: Path,
+    data: str,
+    stream: Source,
+    split: str | None,
+    columns: Sequence[str] | None,
+    parts: Iterable[Array],
+    what: str,
+) -> None:
+    """Write what comes of a source, part by part."""
+    name = streams.name_of(data)
+    inputs.refuse_test(inputs.check_split(split), name)
+    shape = streams.write_parts(out, output, parts, len(stream), columns, what)
+    if shape[0] < len(stream):
+        out.note(f"{name}: {len(stream) - shape[0]} of {len(stream)} could not be read and were left out")
+    _report(out, output, shape, f"{what} of {shape[0]} rows of {name}")
+
+
 def _write(out: Output, path: Path, samples: Array, what: str, names: tuple[str, ...] | None = None) -> None:
     grey = write_samples(path, samples, names)
     if grey is not None:
         out.note(f"pictures: {grey}")
-    _report(out, path, samples, what)
+    _report(out, path, samples.shape, what)
 
 
-def _report(out: Output, path: Path, rows: Array, what: str) -> None:
-    payload = {"output": path, "shape": rows.shape, "what": what}
-    shape = " x ".join(str(extent) for extent in rows.shape)
-    out.result(payload, lambda to: to.print(f"{path}: {what}, {shape}", soft_wrap=True))
+def _report(out: Output, path: Path, shape: tuple[int, ...], what: str) -> None:
+    payload = {"output": path, "shape": shape, "what": what}
+    extents = " x ".join(str(extent) for extent in shape)
+    out.result(payload, lambda to: to.print(f"{path}: {what}, {extents}", soft_wrap=True))

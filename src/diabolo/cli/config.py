@@ -37,6 +37,17 @@ def fraction(name: str) -> Callable[[Any], float]:
     return read
 
 
+def boolean(name: str) -> Callable[[Any], bool]:
+    """Return a function that reads the setting ``name`` as true or false."""
+
+    def read(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise InvalidParameterError(f"{name} must be true or false; got {value!r}. Write true.")
+        return value
+
+    return read
+
+
 def read_config(
     path: Path, others: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:

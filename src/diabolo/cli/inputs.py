@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,26 @@ def load_data(data: str, source: SourceOptions, columns: Sequence[str] | None = 
     """
     from diabolo.data import load
 
+    wanted = image_size(source)
+    dataset = load(data, label=source.label, columns=columns, data_home=source.data_home, image_size=wanted)
+    X_test = None if dataset.X_test is None else unit(dataset.X_test)
+    return replace(dataset, X=unit(dataset.X), X_test=X_test)
+
+
+def image_size(source: SourceOptions) -> tuple[int, int] | None:
+    """Return the height and width that pictures are to be resized to."""
     wanted = sizes("image_size", source.image_size)
-    if wanted is not None and len(wanted) != 2:
+    if wanted is None:
+        return None
+    if len(wanted) != 2:
         raise InvalidParameterError(
             f"image_size must be a height and a width; got {source.image_size!r}. Give for example 28,28."
         )
-    dataset = load(data, label=source.label, columns=columns, data_home=source.data_home, image_size=wanted)
-    X_test = None if dataset.X_test is None else _unit(dataset.X_test)
-    return replace(dataset, X=_unit(dataset.X), X_test=X_test)
+    return wanted[0], wanted[1]
 
 
-def _unit(X: Array) -> Array:
+def unit(X: Array) -> Array:
+    """Return 8-bit values as numbers from 0 to 1, and all others as they are."""
     import numpy as np
 
     return X.astype(np.float32) / np.float32(255) if X.dtype == np.uint8 else X
@@ -76,20 +86,26 @@ def load_for(out: Output, estimator: Autoencoder, data: str, source: SourceOptio
         When a column that the model needs is not there, or samples have another number of values.
     """
     dataset = load_data(data, source, getattr(estimator, "feature_names_in_", None))
-    if dataset.left_out:
-        s, are = ("s", "are") if len(dataset.left_out) > 1 else ("", "is")
+    check_fits(out, estimator, dataset.name, dataset.sample_shape, dataset.left_out)
+    return dataset
+
+
+def check_fits(
+    out: Output, estimator: Autoencoder, name: str, sample_shape: tuple[int, ...], left_out: Sequence[str]
+) -> None:
+    """Say which columns are left out, and raise where samples have another number of values."""
+    if left_out:
+        s, are = ("s", "are") if len(left_out) > 1 else ("", "is")
         out.note(
-            f"{dataset.name}: column{s} {quoted(dataset.left_out)} {are} not among the model's features "
-            f"and {are} left out"
+            f"{name}: column{s} {quoted(left_out)} {are} not among the model's features and {are} left out"
         )
-    if dataset.X[0].size != estimator.n_features_in_:
-        shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, dataset.sample_shape)]
-        hint = "; a table's column of labels is named with --label" if dataset.X.ndim == 2 else ""
+    if prod(sample_shape) != estimator.n_features_in_:
+        shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, sample_shape)]
+        hint = "; a table's column of labels is named with --label" if len(sample_shape) == 1 else ""
         raise InvalidDataError(
             f"DATA must hold samples of {shapes[0]} values, as the model was trained on; got {shapes[1]}. "
             f"Give such data, or another model{hint}."
         )
-    return dataset
 
 
 @dataclass(frozen=True)
@@ -154,6 +170,19 @@ def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: 
     return Split(X[train], X[test], y_train, y_test, told, names)
 
 
+def check_split(split: str | None) -> str | None:
+    """Return ``split`` if it is one of the names, or None."""
+    return None if split is None else check_name("split", split, SPLITS)
+
+
+def refuse_test(split: str | None, name: str) -> None:
+    """Raise where test rows are asked of data that have no test split."""
+    if split == "test":
+        raise InvalidParameterError(
+            f"split must be train or all for {name}, which has no test split; got 'test'. Leave --split out."
+        )
+
+
 def pick(dataset: Dataset, split: str | None, default: str) -> tuple[Array, str]:
     """Return the rows that a command works on, and which they are in words.
 
@@ -173,13 +202,9 @@ def pick(dataset: Dataset, split: str | None, default: str) -> tuple[Array, str]
     """
     import numpy as np
 
-    chosen = default if split is None else check_name("split", split, SPLITS)
+    chosen = check_split(split) or default
     if dataset.X_test is None:
-        if split == "test":
-            raise InvalidParameterError(
-                f"split must be train or all for {dataset.name}, which has no test split; got 'test'. "
-                "Leave --split out."
-            )
+        refuse_test(split, dataset.name)
         return dataset.X, f"{len(dataset.X)} rows of {dataset.name}"
     parts = {"train": [dataset.X], "test": [dataset.X_test], "all": [dataset.X, dataset.X_test]}[chosen]
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)

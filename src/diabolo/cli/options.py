@@ -39,6 +39,29 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
+class StreamOptions:
+    """Whether DATA is read piece by piece instead of as a whole."""
+
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read DATA (.npy, .parquet, a folder of pictures) piece by piece, so that it need not fit "
+            "into the memory. Not given: where it would take more than a quarter of the memory that is free.",
+        ),
+    ] = None
+    broken: Annotated[
+        str | None,
+        typer.Option(
+            "--broken",
+            metavar="TEXT",
+            help="What is done about pictures that cannot be read: refuse, or skip and count them. Implies "
+            "--stream. (default: refuse)",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Reader:
     """How one parameter is read from text or from TOML."""
 

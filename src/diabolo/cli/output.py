@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from diabolo.errors import InvalidParameterError, MissingExtraError, ModelFileError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TABLES = (".npy", ".csv", ".parquet")
 PICTURES = (".png",)
+_ROW_GROUP = 100_000  # rows: few enough that a reader can shuffle them well
 FOLDER = ""
 """Stands among suffixes for a path without one: a folder."""
 
@@ -166,7 +167,6 @@ def write_rows(path: Path, rows: Array, names: Sequence[str] | None = None) -> N
     import numpy as np
 
     flat = rows.reshape(len(rows), -1)
-    columns = list(names) if names is not None else [f"x{index}" for index in range(flat.shape[1])]
     suffix = path.suffix.lower()
     with aside(path) as place:
         if suffix == ".npy":
@@ -174,10 +174,23 @@ def write_rows(path: Path, rows: Array, names: Sequence[str] | None = None) -> N
                 np.save(stream, rows, allow_pickle=False)
         elif suffix == ".csv":
             with place.open("w", encoding="utf-8", newline="") as stream:
-                stream.write(",".join(_quoted(name) for name in columns) + "\n")
-                np.savetxt(stream, flat, fmt="%.9g", delimiter=",")
+                write_csv(stream, flat, names)
         else:
-            _parquet(place, flat, columns)
+            with parquet_writer(place, names) as write:
+                write(flat)
+
+
+def _columns(names: Sequence[str] | None, width: int) -> list[str]:
+    return list(names) if names is not None else [f"x{index}" for index in range(width)]
+
+
+def write_csv(stream: TextIO, flat: Array, names: Sequence[str] | None) -> None:
+    """Write rows (k, width) as lines, after one with the columns' names where the file is empty."""
+    import numpy as np
+
+    if not stream.tell():
+        stream.write(",".join(_quoted(name) for name in _columns(names, flat.shape[1])) + "\n")
+    np.savetxt(stream, flat, fmt="%.9g", delimiter=",")
 
 
 def _quoted(name: str) -> str:
@@ -187,14 +200,41 @@ def _quoted(name: str) -> str:
     return name
 
 
-def _parquet(place: Path, flat: Array, columns: Sequence[str]) -> None:
+@contextmanager
+def parquet_writer(place: Path, names: Sequence[str] | None) -> Iterator[Callable[[Array], None]]:
+    """Hand out a function that writes rows (k, width), as often as it is called, to one Parquet file.
+
+    Rows become row groups of about 100,000 whatever the parts are in which they come.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise MissingExtraError("Writing .parquet", "pyarrow", "tables") from None
-    table = pyarrow.table([flat[:, index] for index in range(flat.shape[1])], names=list(columns))
-    pyarrow.parquet.write_table(table, place)
+    writer: Any = None
+    waiting: list[Any] = []
+
+    def flush() -> None:
+        if waiting:
+            writer.write_table(pyarrow.concat_tables(waiting), row_group_size=_ROW_GROUP)
+            waiting.clear()
+
+    def write(flat: Array) -> None:
+        nonlocal writer
+        arrays = [flat[:, index] for index in range(flat.shape[1])]
+        table = pyarrow.table(arrays, names=_columns(names, flat.shape[1]))
+        if writer is None:
+            writer = pyarrow.parquet.ParquetWriter(place, table.schema)
+        waiting.append(table)
+        if sum(len(part) for part in waiting) >= _ROW_GROUP:
+            flush()
+
+    try:
+        yield write
+        flush()
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def write_samples(path: Path, samples: Array, names: Sequence[str] | None = None) -> str | None:

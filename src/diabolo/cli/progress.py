@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from diabolo.cli.console import Output, console, duration, number
+
+T = TypeVar("T", bound=Sized)
 
 _LINES = 10
 """How many lines a whole training makes where there is no terminal for a bar."""
@@ -72,6 +74,24 @@ class Bars:
         elif first or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
             self._out.note(f"{what}: {told}")
 
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """Return a function that shows how many of ``total`` rows are done."""
+        start = time.monotonic()
+        task = None if self._progress is None else self._progress.add_task(what, told="", total=total)
+        tenth = 0
+
+        def show(done: int) -> None:
+            nonlocal tenth
+            left = (time.monotonic() - start) / max(done, 1) * max(total - done, 0)
+            told = f"{done:,}/{total:,} rows, {duration(left)} left"
+            if task is not None:
+                self._progress.update(task, completed=done, told=told)
+            elif done * _LINES // total > tenth:
+                tenth = done * _LINES // total
+                self._out.note(f"{what}: {told}")
+
+        return show
+
 
 class _Clock:
     """Counts epochs and foresees the time left from their mean duration."""
@@ -85,6 +105,17 @@ class _Clock:
         self._done += 1
         passed = time.monotonic() - self._start
         return self._done, passed / (self._done - self._before) * max(total - self._done, 0)
+
+
+def counting(out: Output, what: str, parts: Iterable[T], total: int) -> Iterator[T]:
+    """Hand on ``parts``, things with a length that come to ``total``, and show how far they are."""
+    with Bars(out) as bars:
+        show = bars.counter(what, total)
+        done = 0
+        for part in parts:
+            yield part
+            done += len(part)
+            show(done)
 
 
 def _told(row: Mapping[str, Any], done: int, total: int, left: float) -> str:

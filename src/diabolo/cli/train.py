@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs, numbers
+from diabolo.cli import inputs, numbers, streams
 from diabolo.cli.checkpoints import CheckpointOptions, resuming_command
-from diabolo.cli.config import fraction, read_config, text
+from diabolo.cli.config import boolean, fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
-from diabolo.cli.options import DATA_HELP, ParameterOptions, SourceOptions, check_kind, given
+from diabolo.cli.options import (
+    DATA_HELP,
+    ParameterOptions,
+    SourceOptions,
+    StreamOptions,
+    check_kind,
+    given,
+)
 from diabolo.cli.outcomes import FAILED
 from diabolo.cli.output import check_model_place
 from diabolo.cli.page import ReportFolder, check_report_place, write_page
@@ -46,6 +53,7 @@ class Run:
     kind: str = "deep"
     output: Path = Path("model.safetensors")
     source: SourceOptions = field(default_factory=SourceOptions)
+    stream: StreamOptions = field(default_factory=StreamOptions)
     report: Path | None = None
     test_fraction: float | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +63,8 @@ class Run:
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     **{name: text(name) for name in ("data", "kind", "output", "report", "label", "data_home", "image_size")},
     "test_fraction": fraction("test_fraction"),
+    "stream": boolean("stream"),
+    "broken": text("broken"),
 }
 
 
@@ -62,6 +72,7 @@ def train(
     out: Output,
     source: SourceOptions,
     kept: CheckpointOptions,
+    stream: StreamOptions,
     parameters: ParameterOptions,
     data: Annotated[
         str | None,
@@ -88,7 +99,8 @@ def train(
             "--config",
             metavar="FILE",
             help="A TOML file with any of data, kind, output, report, label, data_home, image_size, "
-            "test_fraction and the parameters of the estimator by name; options given here win.",
+            "test_fraction, stream, broken and the parameters of the estimator by name; options given here "
+            "win.",
         ),
     ] = None,
     test_fraction: TestFraction = None,
@@ -97,7 +109,8 @@ def train(
     """Train a model on DATA, write it to a file, and say how well it restores rows it has not seen.
 
     Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
-    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far.
+    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far. Data larger than the memory are
+    read piece by piece, once for each epoch.
 
     With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
     ends as if it had never been stopped: the same bytes.
@@ -109,6 +122,8 @@ def train(
         "report": report,
         "test_fraction": None if test_fraction is None else fraction("test_fraction")(test_fraction),
         **{name: getattr(source, name) for name in ("label", "data_home", "image_size")},
+        "stream": stream.stream,
+        "broken": stream.broken,
     }
     run = replace(_merge(config, flags, given(parameters)), kept=kept)
     kept.check()
@@ -138,6 +153,7 @@ def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[st
             data_home=None if home is None else Path(home).expanduser(),
             image_size=settings.get("image_size"),
         ),
+        stream=StreamOptions(stream=settings.get("stream"), broken=settings.get("broken")),
         report=None if settings.get("report") is None else Path(settings["report"]).expanduser(),
         test_fraction=settings.get("test_fraction"),
         parameters=chosen,
@@ -158,9 +174,8 @@ def _train(out: Output, run: Run) -> None:
     from diabolo.training.checkpoint import stoppable
 
     estimator = make_estimator(run.kind, run.parameters)
-    dataset = inputs.load_data(run.data, run.source)
-    split = inputs.train_and_test(dataset, run.test_fraction, run.parameters.get("random_state"))
-    out.note(f"{run.kind}: training on {len(split.X)} rows of {dataset.name}; tested on {split.told}")
+    name, X, split = _load(out, run)
+    out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
 
     epochs_before, seconds_before = _behind(out, run.kept)
     start = time.perf_counter()
@@ -168,7 +183,7 @@ def _train(out: Output, run: Run) -> None:
     try:
         with Bars(out, epochs_before) as bars, stoppable():
             estimator.fit(
-                split.X,
+                X,
                 progress=lambda row, total: bars(run.kind, row, total),
                 checkpoint=run.kept.folder,
                 every=run.kept.every or 1,
@@ -185,9 +200,9 @@ def _train(out: Output, run: Run) -> None:
 
     payload: dict[str, Any] = {
         "kind": run.kind,
-        "data": dataset.name,
+        "data": name,
         "model": run.output,
-        "n_train": len(split.X),
+        "n_train": len(X),
         "tested_on": split.told,
         "seconds": seconds,
         "epochs": len(estimator.history_.rows),
@@ -208,7 +223,7 @@ def _train(out: Output, run: Run) -> None:
         payload |= numbers.model_numbers(estimator, split.X_test)
         payload |= numbers.baseline_numbers(split.X, split.X_test, payload)
         if run.report is not None:
-            title = f"{run.kind} on {dataset.name}"
+            title = f"{run.kind} on {name}"
             payload["report"] = write_page(run.report, title, {run.kind: estimator}, split)
     except BaseException:
         out.note(f"The model is in {run.output}.")  # whatever fails now, the training was not for nothing
@@ -230,6 +245,21 @@ def _behind(out: Output, kept: CheckpointOptions) -> tuple[int, float]:
     else:
         out.note(f"no checkpoint in {kept.folder} yet: training from the beginning")
     return found.epochs_done, found.seconds
+
+
+def _load(out: Output, run: Run) -> tuple[str, Any, inputs.Split]:
+    """Return the data's name, what to train on (rows, or a source of them), and what to test on."""
+    seed = run.parameters.get("random_state")
+    stream = streams.open_stream(run.data, run.source, run.stream)
+    if stream is None:
+        dataset = inputs.load_data(run.data, run.source)
+        split = inputs.train_and_test(dataset, run.test_fraction, seed)
+        return dataset.name, split.X, split
+    name = streams.name_of(run.data)
+    out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
+    source, split = streams.train_and_test(stream, run.data, run.test_fraction, seed)
+    out.note(f"{name}: PCA and the mean are fitted on {counted(len(split.X), 'training row')}")
+    return name, source, split
 
 
 def _show(to: Console, payload: Mapping[str, Any]) -> None:

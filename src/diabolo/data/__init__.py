@@ -7,7 +7,20 @@
 
 from diabolo.data.catalogue import known_names
 from diabolo.data.dataset import Dataset
+from diabolo.data.folders import ImageFolderSource
 from diabolo.data.loading import load
-from diabolo.data.sources import ArraySource, Source
+from diabolo.data.opening import open_source
+from diabolo.data.parquet import ParquetSource
+from diabolo.data.sources import ArraySource, NpySource, Source
 
-__all__ = ["ArraySource", "Dataset", "Source", "known_names", "load"]
+__all__ = [
+    "ArraySource",
+    "Dataset",
+    "ImageFolderSource",
+    "NpySource",
+    "ParquetSource",
+    "Source",
+    "known_names",
+    "load",
+    "open_source",
+]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +24,62 @@ _ROLES = {
 }
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How an array lies in a ``.npy`` file: its values begin ``start`` bytes from the file's own begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+
+
+def _layout(stream: BinaryIO, path: Path, *, rowwise: bool = False) -> Layout:
+    """Return what the header says, when the file is long enough for it."""
+    kind = "a .npy file"
+    with parsing(path, kind):
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = header(stream)
+    _refuse_objects(dtype, str(path))
+    # Sizes are compared before anything is allocated: a damaged header may announce any number.
+    expected = math.prod(shape) * dtype.itemsize
+    with parsing(path, kind):
+        start = stream.tell()
+        held = stream.seek(0, 2) - start
+    if held < expected:
+        raise DataFileError(
+            f"{path} must hold {expected} bytes of data, as its header says; got {held}. "
+            "Fetch or copy it again."
+        )
+    if rowwise and fortran_order and len(shape) > 1:
+        raise DataFileError(
+            f"{path} must hold its rows one after the other (C order) to be read piece by piece; got "
+            "column after column. Store numpy.ascontiguousarray(array)."
+        )
+    return Layout(tuple(shape), dtype, start)
+
+
+def npy_layout(path: Path) -> Layout:
+    """Return how the samples lie in a ``.npy`` file that is to be read piece by piece.
+
+    Raises
+    ------
+    DataFileError
+        When the file is damaged, or holds anything but rows of real numbers one after the other.
+    """
+    with opened(path) as stream:
+        if isinstance(stream, gzip.GzipFile):
+            raise DataFileError(
+                f"{path} must not be compressed to be read piece by piece; got a gzip file. Unpack it."
+            )
+        layout = _layout(stream, path, rowwise=True)
+    # an array of this shape that takes no memory
+    samples(np.broadcast_to(np.zeros((), layout.dtype), layout.shape), str(path))
+    return layout
+
+
 def read_npy(path: Path) -> Dataset:
     """Return the samples of a ``.npy`` file; nothing in it is unpickled.
 
@@ -30,27 +88,10 @@ def read_npy(path: Path) -> Dataset:
     DataFileError
         When the file is damaged, or holds anything but rows of real numbers.
     """
-    kind = "a .npy file"
     with opened(path) as stream:
-        with parsing(path, kind):
-            version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                header = np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(stream)
-        _refuse_objects(dtype, str(path))
-        # Sizes are compared before anything is allocated: a damaged header may announce any number.
-        expected = math.prod(shape) * dtype.itemsize
-        with parsing(path, kind):
-            start = stream.tell()
-            held = stream.seek(0, 2) - start
-        if held < expected:
-            raise DataFileError(
-                f"{path} must hold {expected} bytes of data, as its header says; got {held}. "
-                "Fetch or copy it again."
-            )
+        _layout(stream, path)
         stream.seek(0)
-        with parsing(path, kind):
+        with parsing(path, "a .npy file"):
             array = np.lib.format.read_array(stream, allow_pickle=False)
     return Dataset(X=samples(array, str(path)), name=path.name)
 

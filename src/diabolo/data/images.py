@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,37 +110,72 @@ def read_images(
     MissingExtraError
         When Pillow is not installed.
     """
+    look = survey([(path, head(path)) for path in with_pillow(paths)], image_size)
+    X = np.empty((len(paths), *look.shape), dtype=look.dtype)
+    for i, path in enumerate(paths):
+        X[i] = look.pixels(path)
+    return Dataset(X=X, y=None if classes is None else np.array(classes, dtype=np.str_), name=name)
+
+
+def with_pillow(paths: list[Path]) -> list[Path]:
+    """Return ``paths`` where Pillow is there to read them; else say how to get it."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"Reading {paths[0]}", "pillow", "images") from error
-    size = None if image_size is None else check_image_size(image_size)
+    return paths
 
-    # Headers first: a wrong size is told before minutes of decoding, and the pixels go where they stay.
-    heads = [_head(path) for path in paths]
-    target = size or heads[0][0]
-    for path, (found, _) in zip(paths, heads, strict=True):
+
+Head = tuple[tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all pictures of a data set are turned into."""
+
+    size: tuple[int, int]
+    mode: str | None
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one picture."""
+        return (*((3,) if self.mode == "RGB" else ()), *self.size)
+
+    def pixels(self, path: Path) -> Array:
+        """Return the pixels of one picture."""
+        return _pixels(path, self.size, self.mode, self.dtype)
+
+
+def survey(heads: Sequence[tuple[Path, Head]], image_size: tuple[int, int] | None) -> Look:
+    """Return what these pictures can all be turned into.
+
+    Headers come first: a wrong size is told before minutes of decoding.
+
+    Raises
+    ------
+    DataFileError
+        When sizes or depths differ.
+    """
+    size = None if image_size is None else check_image_size(image_size)
+    first, (target, mode) = heads[0]
+    for path, (found, _) in heads:
         if size is None and found != target:
             raise DataFileError(
-                f"Pictures must have one size; got {_size(target)} in {paths[0]} "
-                f"and {_size(found)} in {path}. "
+                f"Pictures must have one size; got {_size(target)} in {first} and {_size(found)} in {path}. "
                 "image_size=(height, width) resizes them all."
             )
-    kinds = {_kind(mode) for _, mode in heads}
+    kinds = {_kind(mode) for _, (_, mode) in heads}
     deep = kinds - {"grey", "colour"}
     if deep and len(kinds) > 1:
-        one = next(i for i, (_, mode) in enumerate(heads) if _kind(mode) in deep)
-        other = next(i for i, (_, mode) in enumerate(heads) if _kind(mode) != _kind(heads[one][1]))
+        one, one_mode = next((p, m) for p, (_, m) in heads if _kind(m) in deep)
+        other, other_mode = next((p, m) for p, (_, m) in heads if _kind(m) != _kind(one_mode))
         raise DataFileError(
-            f"Pictures must have one depth; got the mode {heads[one][1]} in {paths[one]} "
-            f"and {heads[other][1]} in {paths[other]}. Convert them to one."
+            f"Pictures must have one depth; got the mode {one_mode} in {one} "
+            f"and {other_mode} in {other}. Convert them to one."
         )
-    dtype = _DEEP[heads[0][1]] if deep else np.uint8
-    colour = "colour" in kinds
-    X = np.empty((len(paths), *((3,) if colour else ()), *target), dtype=dtype)
-    for i, path in enumerate(paths):
-        X[i] = _pixels(path, target, None if deep else "RGB" if colour else "L", X.dtype)
-    return Dataset(X=X, y=None if classes is None else np.array(classes, dtype=np.str_), name=name)
+    dtype = np.dtype(_DEEP[mode] if deep else np.uint8)
+    return Look(size or target, None if deep else "RGB" if "colour" in kinds else "L", dtype)
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -168,7 +205,7 @@ def _kind(mode: str) -> str:
     return "grey" if mode in _GREY_8 else "colour"
 
 
-def _head(path: Path) -> tuple[tuple[int, int], str]:
+def head(path: Path) -> Head:
     """Return (height, width), upright, and Pillow's mode, without decoding the pixels."""
     from PIL import Image
 

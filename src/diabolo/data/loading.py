@@ -84,7 +84,7 @@ def load(
     with system_errors(path):
         is_file, is_folder = path.is_file(), path.is_dir()
     if is_folder:
-        _refuse(label, "label", "a table or a .npz file", path)
+        refuse(label, "label", "a table or a .npz file", path)
         return _load_folder(path, image_size)
     if is_file:
         return _load_file(path, label, columns, image_size)
@@ -94,8 +94,8 @@ def load(
             f"source must be an existing file or folder, or a known name; got {name!r}, which is neither. "
             f"{did_you_mean(name, known_names())}"
         )
-    _refuse(label, "label", "a table or a .npz file", name)
-    _refuse(image_size, "image_size", "pictures", name)
+    refuse(label, "label", "a table or a .npz file", name)
+    refuse(image_size, "image_size", "pictures", name)
     return load_named(name, data_home)
 
 
@@ -109,14 +109,14 @@ def _load_file(
         if suffix not in (".csv", ".tsv"):
             suffix = ""
     if suffix in IMAGE_SUFFIXES:
-        _refuse(label, "label", "a table or a .npz file", path)
+        refuse(label, "label", "a table or a .npz file", path)
         return read_images([path], name=path.name, image_size=image_size)
-    _refuse(image_size, "image_size", "pictures", path)
+    refuse(image_size, "image_size", "pictures", path)
     if suffix in _TABLES:
         return _TABLES[suffix](path, label, columns)
     if suffix == ".npz":
         return with_columns(read_npz(path, label), columns, str(path))
-    _refuse(label, "label", "a table or a .npz file", path)
+    refuse(label, "label", "a table or a .npz file", path)
     if suffix == ".npy":
         return read_npy(path)
     if "ubyte" in path.name or suffix == ".idx" or looks_like_idx(path):
@@ -130,7 +130,7 @@ def _load_file(
 def _load_folder(folder: Path, image_size: tuple[int, int] | None) -> Dataset:
     """Return the data set in a folder: MNIST's files, or pictures."""
     if parts := find_parts(folder):
-        _refuse(image_size, "image_size", "pictures", folder)
+        refuse(image_size, "image_size", "pictures", folder)
         return read_idx_parts(parts, folder)
     paths, classes = find_images(folder)
     if paths:
@@ -147,7 +147,7 @@ def _load_folder(folder: Path, image_size: tuple[int, int] | None) -> Dataset:
     )
 
 
-def _refuse(value: object, option: str, meant_for: str, source: Path | str) -> None:
+def refuse(value: object, option: str, meant_for: str, source: Path | str) -> None:
     """Raise when an option is given that would have no effect."""
     if value is not None:
         raise InvalidParameterError(

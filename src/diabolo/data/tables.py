@@ -315,17 +315,12 @@ def read_parquet(path: Path, label: str | None = None, columns: Sequence[str] | 
 
     with opened(path) as stream, parsing(path, "a Parquet file"):
         table = pq.ParquetFile(stream).read()
-    stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    index = {name for name in stored if isinstance(name, str)} - {label}
-    names: list[str] = list(table.column_names)
-    _refuse_twins(names, path)
-    label_at = _label_at(names, label, path)
-    features = [i for i, name in enumerate(names) if i != label_at and name not in index]
+    names, features, label_at = feature_columns(table.schema, label, path)
     features, left_out = chosen(features, names, columns, str(path))
     if table.num_rows == 0:
         raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
 
-    numbers = [_arrow_numbers(table.column(i), names[i], i, path) for i in features]
+    numbers = [arrow_numbers(table.column(i), names[i], i, path) for i in features]
     X = np.empty((table.num_rows, len(numbers)), dtype=np.result_type(*numbers) if numbers else np.float64)
     for k, column in enumerate(numbers):
         X[:, k] = column
@@ -333,8 +328,21 @@ def read_parquet(path: Path, label: str | None = None, columns: Sequence[str] | 
     return _table(X, y, [names[i] for i in features], path, left_out)
 
 
-def _arrow_numbers(column: Any, name: str, position: int, path: Path) -> Array:
-    """Return a column of Arrow as numbers, nulls as NaN."""
+def feature_columns(schema: Any, label: str | None, path: Path) -> tuple[list[str], list[int], int | None]:
+    """Return the names of all columns, the positions of those that are features, and that of the label.
+
+    An index that pandas stored is no feature.
+    """
+    stored = (schema.pandas_metadata or {}).get("index_columns", [])
+    index = {name for name in stored if isinstance(name, str)} - {label}
+    names: list[str] = list(schema.names)
+    _refuse_twins(names, path)
+    label_at = _label_at(names, label, path)
+    return names, [i for i, name in enumerate(names) if i != label_at and name not in index], label_at
+
+
+def arrow_numbers(column: Any, name: str, position: int, path: Path, start: int = 0) -> Array:
+    """Return a column of Arrow as numbers, nulls as NaN; its first cell is in the row ``start``."""
     import pyarrow as pa
 
     column = _plain(column)
@@ -343,14 +351,14 @@ def _arrow_numbers(column: Any, name: str, position: int, path: Path) -> Array:
         cells = [cell or "" for cell in column.to_pylist()]
         values, bad = _parse(cells)
         if bad is not None:
-            raise _not_a_number(name, position, cells[bad], str(bad + 1), path)
+            raise _not_a_number(name, position, cells[bad], str(start + bad + 1), path)
         return values
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         if not (pa.types.is_decimal(kind) or pa.types.is_null(kind)):
             first = next((i for i, cell in enumerate(column) if cell.is_valid), 0)
-            raise _not_a_number(name, position, column[first].as_py(), str(first + 1), path)
+            raise _not_a_number(name, position, column[first].as_py(), str(start + first + 1), path)
         column = column.cast(pa.float64())
     if column.null_count:
         column = column.cast(pa.float64(), safe=False)
@@ -365,7 +373,7 @@ def _arrow_labels(column: Any, name: str, position: int, path: Path) -> Array:
     column = _plain(column)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return np.array([cell or "" for cell in column.to_pylist()], dtype=np.str_)
-    return _arrow_numbers(column, name, position, path)
+    return arrow_numbers(column, name, position, path)
 
 
 def _plain(column: Any) -> Any:

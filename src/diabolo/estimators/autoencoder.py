@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diabolo.data.sources import Source
 from diabolo.errors import CollapseWarning, IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators.diagnostics import diagnose
-from diabolo.estimators.fitted import Array, Fitted
+from diabolo.estimators.fitted import Fitted
 from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling, share_bounds
+from diabolo.estimators.survey import SAMPLE, Survey
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
@@ -27,6 +29,7 @@ from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
 from diabolo.training.checkpoint import Checkpoint, stoppable
+from diabolo.training.feed import Feed, MemoryFeed, StreamFeed
 from diabolo.training.machine import threads_for
 from diabolo.training.plans import continue_training
 
@@ -89,7 +92,9 @@ class Autoencoder(Parameters, Fitted):
 
         Parameters
         ----------
-        X : array, frame or sparse matrix (n_samples, n_features), or images
+        X : array, frame or sparse matrix (n_samples, n_features), or images; or a Source
+            A ``diabolo.data.Source`` is read once for its statistics and once for each epoch, with a part of
+            it in memory; rows are then shuffled within pools of about 64 MB, which come in random order.
         y : ignored
         progress : callable(row, total_epochs), optional
             Called after every epoch with the history's new row.
@@ -112,13 +117,9 @@ class Autoencoder(Parameters, Fitted):
             On Ctrl-C, after the estimator was fitted with the best weights so far.
         """
         kept = self._checkpoint(checkpoint, every, resume)
-        rows = self._check(X, reset=True)
-        generator = self._prepare(rows, None if kept is None else kept.seed)
-        data = self._tensor(rows)
-        order = torch.randperm(len(data), generator=generator)
-        n_held_out = min(int(self.recipe_.validation_fraction * len(data)), _HELD_OUT_MOST)
-        held_out = data[order[:n_held_out]].to(self._device) if n_held_out else None
-        data = data[order[n_held_out:]].to(self._device)
+        resumed = None if kept is None else kept.seed
+        prepared = self._stream(X, resumed) if isinstance(X, Source) else self._rows(X, resumed)
+        generator, data, held_out = prepared
         with self._whole_or_not_at_all(), nullcontext() if kept is None else stoppable():
             self.history_, interrupted = train(
                 self.module_,
@@ -129,11 +130,44 @@ class Autoencoder(Parameters, Fitted):
                 self._reporting(progress),
                 kept,
             )
-            self._codes = self._some_codes(data)
-        self._warn_if_collapsed(data if held_out is None else held_out)
+            self._codes = self._some_codes(data.head(SAMPLE))
+        self._warn_if_collapsed(data.head(SAMPLE) if held_out is None else held_out)
         if interrupted:
             raise KeyboardInterrupt
         return self
+
+    def _rows(self, X: Any, resumed: int | None) -> tuple[torch.Generator, Feed, Tensor | None]:
+        """Prepare for training on rows in memory: the run's generator, what to train on and to choose by."""
+        rows = self._check(X, reset=True)
+        self._check_settings()
+        generator = self._prepare(Statistics.of(rows), len(rows), rows.dtype == np.uint8, self._seed(resumed))
+        data = self._tensor(rows)
+        order = torch.randperm(len(data), generator=generator)
+        n_held_out = self._n_held_out(len(data))
+        held_out = data[order[:n_held_out]].to(self._device) if n_held_out else None
+        return generator, MemoryFeed(data[order[n_held_out:]].to(self._device)), held_out
+
+    def _stream(self, X: Source, resumed: int | None) -> tuple[torch.Generator, Feed, Tensor | None]:
+        """Prepare for training on rows that stream by; reads them once."""
+        self._take_shape(X)
+        self._check_settings()
+        seed = self._seed(resumed)
+        survey = Survey(X, getattr(self, "feature_names_in_", None), self._n_held_out(len(X)), seed)
+        generator = self._prepare(survey.statistics, survey.n, survey.pixels, seed)
+        held_out, sample = (self._tensor(rows) for rows in (survey.held_out, survey.sample))
+        feed = StreamFeed(
+            X,
+            survey.n - len(held_out),
+            lambda rows, numbers: self._tensor(rows.reshape(len(rows), -1), numbers),
+            survey.held_out_numbers,
+            sample,
+            self._device,
+        )
+        return generator, feed, held_out.to(self._device) if len(held_out) else None
+
+    def _n_held_out(self, n: int) -> int:
+        """Return how many of n rows choose the best weights."""
+        return min(int(self.validation_fraction * n), _HELD_OUT_MOST)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Go once through X, continuing from the weights there are.
@@ -144,7 +178,8 @@ class Autoencoder(Parameters, Fitted):
         first = not hasattr(self, "module_")
         rows = self._check(X, reset=first)
         if first:
-            self._prepare(rows)
+            self._check_settings()
+            self._prepare(Statistics.of(rows), len(rows), rows.dtype == np.uint8, self._seed())
             self.history_ = History()
         else:
             statistics = Statistics.of(rows)
@@ -157,7 +192,7 @@ class Autoencoder(Parameters, Fitted):
                 self.module_, self.recipe_, data, self.history_, getattr(self, "_steps", None)
             )
         self._forget("_density")
-        self._codes = self._some_codes(data)
+        self._codes = self._some_codes(data[:SAMPLE])
         return self
 
     @contextmanager
@@ -190,11 +225,8 @@ class Autoencoder(Parameters, Fitted):
                 )
         return None
 
-    def _prepare(self, rows: Array, resumed: int | None = None) -> torch.Generator:
-        """Resolve the recipe, fit the scaling and build the module; return the generator of the run.
-
-        ``resumed`` is the seed of the run that is resumed: one without a seed of its own has that.
-        """
+    def _check_settings(self) -> None:
+        """Check what can be checked before the data are looked at; a fit begins here."""
         self._forget("module_", "_steps", "_density")
         for name in self._needs:
             value = getattr(self, name)
@@ -206,23 +238,24 @@ class Autoencoder(Parameters, Fitted):
             check_name("scaling", self.scaling, SCALINGS)
         check_name("device", self.device, DEVICES)
         check_range("validation_fraction", self.validation_fraction, low=0, high=1, open_high=True)
-        statistics = Statistics.of(rows)
+
+    def _prepare(self, statistics: Statistics, n_rows: int, bytes_: bool, seed: int) -> torch.Generator:
+        """Resolve the recipe, fit the scaling and build the module; return the generator of the run."""
         if not (statistics.high > statistics.low).any():
             raise InvalidDataError(
                 "X must vary; got the same value in every row of every column. Check the source."
             )
         loss = as_part(Loss, "loss", self.loss)  # type: ignore[type-abstract]
-        pixels = len(self.sample_shape_) > 1 or rows.dtype == np.uint8
+        pixels = len(self.sample_shape_) > 1 or bytes_
         shared = share_bounds(statistics, pixels=pixels)
         scaling = choose_scaling(self.scaling, loss, shared=shared)
-        n_training = len(rows) - min(int(self.validation_fraction * len(rows)), _HELD_OUT_MOST)
         recipe = resolve(
             self,
             shape=self.sample_shape_,
-            n_rows=max(n_training, 1),
+            n_rows=max(n_rows - self._n_held_out(n_rows), 1),
             scaling=scaling,
             bounded=shared,
-            seed=self._seed() if resumed is None or self.random_state is not None else resumed,
+            seed=seed,
             default_depth=self._default_depth,
         )
         self.recipe_ = recipe
@@ -232,10 +265,10 @@ class Autoencoder(Parameters, Fitted):
         generator = torch.Generator().manual_seed(recipe.seed)
         module = recipe.build(generator)
         code_size = prod(module.code_shape)
-        if self._undercomplete and code_size >= rows.shape[1]:
+        if self._undercomplete and code_size >= len(statistics.mean):
             raise IncompatiblePartsError(
                 f"the code of {type(self).__name__} must be narrower than the input; got {code_size} units "
-                f"for {rows.shape[1]} feature(s). Lower latent_dim, or use Autoencoder."
+                f"for {len(statistics.mean)} feature(s). Lower latent_dim, or use Autoencoder."
             )
         mean = ((statistics.mean - self._scaler.offset) / self._scaler.scale).astype(np.float32)
         module.start_at(torch.from_numpy(mean))
@@ -270,7 +303,10 @@ class Autoencoder(Parameters, Fitted):
                 "got 1. Raise batch_size, or give more rows."
             )
 
-    def _seed(self) -> int:
+    def _seed(self, resumed: int | None = None) -> int:
+        """Return the run's seed; without one of its own a run that is resumed keeps that of before."""
+        if self.random_state is None and resumed is not None:
+            return resumed
         if self.random_state is None:  # fresh entropy: the global generator is neither read nor moved
             return int(np.random.SeedSequence().generate_state(1)[0])
         return int(check_seed(self.random_state).randint(np.iinfo(np.int32).max))

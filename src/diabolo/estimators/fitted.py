@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from diabolo.autoencoder import AutoencoderModule
+from diabolo.data.chunks import ahead
+from diabolo.data.sources import Source
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import validation
 from diabolo.estimators.diagnostics import diagnose
 from diabolo.estimators.generation import CodeDensity
 from diabolo.estimators.scaling import Scaler
+from diabolo.names import quoted
 from diabolo.parts import GaussianPosterior, Noisy
 from diabolo.parts.penalties import posterior_divergence
 from diabolo.persistence import write_model
@@ -36,6 +40,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 _BLOCK = 32  # rows
+_STREAMED = 8192  # rows of a source in memory at a time, about
 _VALUES_PER_BATCH = 2_000_000  # of the widest end, in inference: 8 MB, about the size of a cache
 
 
@@ -85,6 +90,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Return X as numeric rows (n_samples, n_features)."""
         if not reset:
             check_is_fitted(self)
+        if isinstance(X, Source):
+            raise InvalidDataError(
+                "X must be rows in memory for this method; got a Source. fit, transform, reconstruct, "
+                "reconstruction_error and score_samples take one; others a sample of it, such as "
+                "next(source.batches(10_000))."
+            )
         X = validation.as_array(X)
         shape: tuple[int, ...] | None = None
         if validation.n_extents(X) > 2:
@@ -119,14 +130,26 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         validation.check_values(rows, getattr(self, "feature_names_in_", None), self.sample_shape_)
         return rows
 
-    def _tensor(self, rows: Array) -> Tensor:
-        """Return checked rows in scaled units, (n, *shape)."""
+    def _take_shape(self, source: Source) -> None:
+        """Let this estimator be one for samples of a source."""
+        self._row_shape = self.sample_shape_ = source.sample_shape
+        self.n_features_in_ = prod(source.sample_shape)
+        if self.input_shape is not None:
+            shape = source.sample_shape if len(source.sample_shape) > 1 else None
+            self.sample_shape_ = validation.check_shape(self.input_shape, self.n_features_in_, shape)
+        if source.feature_names is not None:
+            self.feature_names_in_ = np.array(source.feature_names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _tensor(self, rows: Array, numbers: Array | None = None) -> Tensor:
+        """Return checked rows in scaled units, (n, *shape); ``numbers`` is how a message calls them."""
         scaled = self._scaler.scaled(rows)
         if not np.isfinite(scaled.sum(dtype=np.float64)):
             i = int(np.argmax(~np.isfinite(scaled).all(1)))
             raise InvalidDataError(
                 "X must stay finite when it is scaled as in fit; got a value beyond single precision in "
-                f"row {i}. Rescale X."
+                f"row {i if numbers is None else int(numbers[i])}. Rescale X."
             )
         return torch.from_numpy(scaled).reshape(len(rows), *self.recipe_.input_shape)
 
@@ -136,8 +159,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Batches are filled up to whole blocks: products of other sizes are summed in another order, and
         a row alone would come out visibly different in single precision from the same row among twenty.
         """
-        widest = max(level.size for level in self.module_.levels())
-        size = max(_BLOCK, min(8192, _VALUES_PER_BATCH // widest // _BLOCK * _BLOCK))
+        size = self._rows_per_batch()
         n, rest = len(x), -len(x) % _BLOCK
         last = functional.pad(x[n // size * size :], (0, 0) * (x.ndim - 1) + (0, rest))
         pieces = [*torch.split(x[: n // size * size], size), last]
@@ -146,13 +168,60 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         with torch.inference_mode(), threads_for(2.0 * self.n_parameters_ * min(size, n)):
             return torch.cat([function(piece.to(device)).cpu() for piece in pieces if len(piece)])[:n]
 
+    def _rows_per_batch(self) -> int:
+        widest = max(level.size for level in self.module_.levels())
+        return max(_BLOCK, min(8192, _VALUES_PER_BATCH // widest // _BLOCK * _BLOCK))
+
+    def _applied(self, function: Callable[[Array], Floats], X: Any) -> Floats:
+        """Apply ``function`` to the checked rows of X, of a source part by part."""
+        if isinstance(X, Source):
+            return np.concatenate(list(self._each(function, X)))
+        return function(self._check(X, reset=False))
+
+    def _each(self, function: Callable[[Array], Floats], source: Source) -> Iterator[Floats]:
+        """Apply ``function`` to the rows of a source, in its order and with a part of it in memory.
+
+        The parts are whole batches of inference, so the results are those of all rows in memory.
+        """
+        check_is_fitted(self)
+        shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
+        if prod(shape) != self.n_features_in_ or (len(shape) > 1 and shape != self.sample_shape_):
+            raise InvalidDataError(
+                f"samples must have the shape {self._row_shape} they had in fit; got {shape}. "
+                "Give a source of such samples."
+            )
+        if names is not None and source.feature_names not in (None, tuple(names)):
+            raise InvalidDataError(
+                f"the columns of the source must be those of fit, {quoted(names)}; got "
+                f"{quoted(source.feature_names or ())}. Choose them with columns=..."
+            )
+        size = self._rows_per_batch()
+        first = 0
+        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
+            for batch in batches:
+                rows = batch.reshape(len(batch), -1)
+                validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
+                yield function(rows)
+                first += len(rows)
+
     def _unscaled(self, rows: Tensor) -> Floats:
         return self._scaler.unscaled(rows.flatten(1).numpy())
 
     # ------------------------------------------------------------------ what goes out
     def transform(self, X: Any) -> Floats:
-        """Map X to codes, (n_samples, code_size): the deterministic code, or the posterior's mean."""
-        return self._encoded(self._tensor(self._check(X, reset=False)))
+        """Map X to codes, (n_samples, code_size): the deterministic code, or the posterior's mean.
+
+        Of a ``diabolo.data.Source`` a part at a time is in memory, but all of its codes;
+        ``transform_batches`` hands them out one part after the other.
+        """
+        return self._applied(self._transformed, X)
+
+    def transform_batches(self, source: Source) -> Iterator[Floats]:
+        """Return the codes of a source's rows, in its order, in parts of some thousand rows."""
+        return self._each(self._transformed, source)
+
+    def _transformed(self, rows: Array) -> Floats:
+        return self._encoded(self._tensor(rows))
 
     def inverse_transform(self, Z: Any) -> Floats:
         """Map codes (n_samples, code_size) back to samples of the shape and units of fit's X."""
@@ -167,23 +236,32 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         samples: Floats = self._unscaled(self._batches(self.module_.decode, z)).reshape(-1, *self._row_shape)
         return samples
 
-    def _reconstructed(self, X: Any) -> tuple[Array, Floats]:
-        rows = self._check(X, reset=False)
+    def _restored(self, rows: Array) -> Floats:
         restored = self._batches(lambda b: self.module_.decode(self.module_.encode(b)), self._tensor(rows))
-        return rows, self._unscaled(restored)
+        return self._unscaled(restored)
 
     def reconstruct(self, X: Any) -> Floats:
         """Return X as the network sees it, in X's shape and units, without any chance involved."""
-        _, out = self._reconstructed(X)
+        out = self._applied(self._restored, X)
+        if isinstance(X, Source):
+            return out.reshape(-1, *X.sample_shape)
         return (
             out.reshape(-1, *self.sample_shape_) if validation.n_extents(validation.as_array(X)) > 2 else out
         )
 
+    def reconstruct_batches(self, source: Source) -> Iterator[Floats]:
+        """Return what ``reconstruct`` makes of a source, in its order, in parts of some thousand rows."""
+        for rows in self._each(self._restored, source):
+            yield rows.reshape(-1, *source.sample_shape)
+
     def reconstruction_error(self, X: Any) -> Floats:
         """Return each sample's squared error, summed over its values, in X's units: (n_samples,)."""
-        rows, out = self._reconstructed(X)
-        errors: Floats = np.square(rows - out, dtype=np.float64).sum(1).astype(np.float32)
-        return errors
+
+        def error(rows: Array) -> Floats:
+            errors: Floats = np.square(rows - self._restored(rows), dtype=np.float64).sum(1)
+            return errors.astype(np.float32)
+
+        return self._applied(error, X)
 
     def score_samples(self, X: Any) -> Floats:
         """Return how normal each sample is, (n_samples,), higher = more normal.
@@ -202,13 +280,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
                 )
             return -cost
 
-        scores: Floats = self._batches(score, self._tensor(self._check(X, reset=False))).numpy()
-        return scores
+        return self._applied(lambda rows: self._batches(score, self._tensor(rows)).numpy(), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean."""
-        rows, out = self._reconstructed(X)
-        residual = (rows - out) / self._scaler.scale
+        rows = self._check(X, reset=False)
+        residual = (rows - self._restored(rows)) / self._scaler.scale
         spread = (rows - self._mean) / self._scaler.scale
         total = float(np.square(spread).sum())
         return 1.0 - float(np.square(residual).sum()) / total if total else float("nan")
@@ -236,10 +313,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         names = [penalty.name for penalty in self.recipe_.penalty]
         return isinstance(self.recipe_.latent, GaussianPosterior) and "posterior_kl" in names
 
-    def _some_codes(self, data: Tensor, most: int = 4096) -> Floats | None:
-        if self._has_prior:
-            return None
-        return self._encoded(data[:most])
+    def _some_codes(self, data: Tensor) -> Floats | None:
+        return None if self._has_prior else self._encoded(data)
 
     def _code_density(self) -> CodeDensity:
         if not hasattr(self, "_density"):

@@ -26,16 +26,34 @@ class Statistics:
 
     @classmethod
     def of(cls, X: Array) -> Statistics:
-        """Compute them in one pass, by chunks merged as Chan et al. 1979 do."""
-        n, mean = 0, np.zeros(X.shape[1])
-        squares = np.zeros(X.shape[1])
+        """Compute them in one pass."""
+        tally = Tally(X.shape[1])
+        tally.add(X)
+        return tally.statistics()
+
+
+class Tally:
+    """Statistics of rows that come piece by piece, merged by chunks as Chan et al. 1979 do."""
+
+    def __init__(self, n_features: int) -> None:
+        self.n = 0
+        self._low, self._high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+        self._mean, self._squares = np.zeros(n_features), np.zeros(n_features)
+
+    def add(self, X: Array) -> None:
+        """Count in the rows X (k, n_features)."""
         for start in range(0, len(X), _CHUNK):
             part = X[start : start + _CHUNK].astype(np.float64)
             part_mean = part.mean(0)
-            delta, total = part_mean - mean, n + len(part)
-            squares += ((part - part_mean) ** 2).sum(0) + delta**2 * n * len(part) / total
-            mean, n = mean + delta * len(part) / total, total
-        return cls(X.min(0).astype(np.float64), X.max(0).astype(np.float64), mean, squares / n)
+            delta, total = part_mean - self._mean, self.n + len(part)
+            self._squares += ((part - part_mean) ** 2).sum(0) + delta**2 * self.n * len(part) / total
+            self._mean, self.n = self._mean + delta * len(part) / total, total
+            self._low = np.minimum(self._low, part.min(0))
+            self._high = np.maximum(self._high, part.max(0))
+
+    def statistics(self) -> Statistics:
+        """Return the statistics of all rows so far."""
+        return Statistics(self._low, self._high, self._mean, self._squares / self.n)
 
 
 @dataclass(frozen=True)

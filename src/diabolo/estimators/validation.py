@@ -116,10 +116,11 @@ def check_shape(input_shape: Any, n_features: int, shape: tuple[int, ...] | None
     return wanted
 
 
-def check_values(X: Array, names: Any, shape: tuple[int, ...]) -> None:
+def check_values(X: Array, names: Any, shape: tuple[int, ...], rows: Array | None = None) -> None:
     """Raise for NaN and inf, naming row and column, and for numbers that float32 cannot hold.
 
-    ``shape`` is one sample's: in images a position is named by all its indices.
+    ``shape`` is one sample's: in images a position is named by all its indices. ``rows`` are the numbers
+    of the rows where X is a part of them.
     """
     if X.dtype.kind not in "biuf":
         raise InvalidDataError(f"X must be numeric; got the type {X.dtype}. Encode it as numbers.")
@@ -142,13 +143,15 @@ def check_values(X: Array, names: Any, shape: tuple[int, ...]) -> None:
         i, j = (int(k) for k in np.argwhere(np.abs(X) > _LARGEST)[0])
         raise InvalidDataError(
             f"X must stay within +-{_LARGEST:.3g}, the range of single precision; got {X[i, j]:.4g} at "
-            f"{_place(i, j, names, shape)}. Rescale X."
+            f"{_place(i if rows is None else int(rows[i]), j, names, shape)}. Rescale X."
         )
     i, j = (int(k) for k in np.argwhere(~finite)[0])
     value = "NaN" if np.isnan(X[i, j]) else "inf"
     raise InvalidDataError(
-        f"X must be finite, without NaN or inf; got {value} at {_place(i, j, names, shape)} "
-        f"({int((~finite).sum())} such values in all). Impute or drop them."
+        f"X must be finite, without NaN or inf; got {value} at "
+        f"{_place(i if rows is None else int(rows[i]), j, names, shape)} "
+        f"({int((~finite).sum())} such values in {'all' if rows is None else 'this part'}). "
+        "Impute or drop them."
     )
 
 

@@ -28,6 +28,7 @@ from diabolo.errors import CheckpointError, CheckpointWarning, DiaboloError
 from diabolo.parts import check_range
 from diabolo.persistence import CHECKPOINT, read_model, write_model
 from diabolo.recipe import Recipe
+from diabolo.training.feed import Feed
 from diabolo.training.history import History
 
 NAME = "checkpoint.safetensors"
@@ -155,7 +156,7 @@ class Checkpoint:
         return 0 if self._found is None else len(self._found[0]["history"]["rows"])
 
     def begin(
-        self, module: nn.Module, recipe: Recipe, data: Tensor, held_out: Tensor | None, stages: int
+        self, module: nn.Module, recipe: Recipe, data: Feed, held_out: Tensor | None, stages: int
     ) -> None:
         """Check that the run is the one that was stopped, and load its weights.
 
@@ -277,16 +278,19 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _summary(data: Tensor, held_out: Tensor | None) -> dict[str, Any]:
-    """Return what tells data from other data: number, type, device and a sum over the bytes."""
-    crc = 0
-    for rows in (data, held_out):
+def _summary(data: Feed, held_out: Tensor | None) -> dict[str, Any]:
+    """Return what tells data from other data: number, type, device and a sum over the bytes.
+
+    Of a stream that is the sample of its rows which it keeps in memory.
+    """
+    crc, known = 0, data.head(len(data))
+    for rows in (known, held_out):
         if rows is not None:
             crc = zlib.crc32(rows.detach().cpu().contiguous().numpy().data, crc)
     return {
         "rows": len(data) + (0 if held_out is None else len(held_out)),
         "crc": crc,
-        "dtype": str(data.dtype),
+        "dtype": str(known.dtype),
         "device": data.device.type,
     }
 

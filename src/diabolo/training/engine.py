@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from diabolo.errors import CheckpointError, DivergedError, DivergenceWarning, In
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
 from diabolo.training.checkpoint import Checkpoint, Mark
 from diabolo.training.dense import DenseStep
+from diabolo.training.feed import Feed, as_feed
 from diabolo.training.history import History, Row
 from diabolo.training.optimizers import make_optimizers, set_rate, split
 from diabolo.training.settings import Settings
@@ -107,7 +109,7 @@ class Stage:
     Parameters
     ----------
     module, objective : the composition to train
-    data : Tensor (n, *shape)
+    data : Tensor (n, *shape) or Feed
         Training rows in scaled units.
     held_out : Tensor (v, *shape) or None
         Rows that choose the best weights; None: the training loss chooses.
@@ -120,14 +122,13 @@ class Stage:
         self,
         module: AutoencoderModule,
         objective: Objective,
-        data: Tensor,
+        data: Tensor | Feed,
         held_out: Tensor | None,
         settings: Settings,
         generator: torch.Generator,
     ) -> None:
         self.module = module
         self.objective = objective
-        self.data = data
         self.held_out = held_out
         self.settings = settings
         self.generator = generator
@@ -138,9 +139,9 @@ class Stage:
         self.validation_seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         self.first_total = math.inf
 
-    def use(self, data: Tensor) -> None:
+    def use(self, data: Tensor | Feed) -> None:
         """Train on these rows from now on."""
-        self.data = data
+        self.data = as_feed(data)
         self.batch_size = min(self.settings.batch_size, len(data))
         self.steps_per_epoch = len(data) // self.batch_size
         self._best: dict[str, Tensor] | None = None
@@ -264,19 +265,19 @@ class Stage:
     def _epoch(self) -> dict[str, float]:
         """Go through all rows once in a new order; the rest that fills no batch waits for another epoch."""
         self.module.train()
-        order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)
         sums: dict[str, Tensor] = {}
         varies = self.settings.schedule == "cosine"
         set_rate(self.step.optimizers, self._rate_at(self.steps_done))
-        for i in range(self.steps_per_epoch):
-            if varies:
-                set_rate(self.step.optimizers, self._rate_at(self.steps_done))
-            rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-            terms = self.step(self.data, rows, self.steps_done)
-            for name, term in terms.items():
-                sums[name] = sums[name] + term if name in sums else term
-            self.steps_done += 1
-        return {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+        before = self.steps_done
+        with closing(self.data.batches(self.batch_size, self.generator)) as batches:
+            for data, rows in batches:
+                if varies:
+                    set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+                terms = self.step(data, rows, self.steps_done)
+                for name, term in terms.items():
+                    sums[name] = sums[name] + term if name in sums else term
+                self.steps_done += 1
+        return {name: float(value) / (self.steps_done - before) for name, value in sums.items()}
 
     def _validate(self) -> dict[str, float]:
         """Return the objective on the held-out rows, always with the same noise."""

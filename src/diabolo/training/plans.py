@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from diabolo.parts import Deterministic, LayerWise, Network, Penalty, SquaredErr
 from diabolo.recipe import Recipe
 from diabolo.training.checkpoint import Checkpoint
 from diabolo.training.engine import Progress, Stage
+from diabolo.training.feed import Feed, MemoryFeed, as_feed
 from diabolo.training.history import History
 from diabolo.training.machine import keep_memory, threads_for
 from diabolo.training.settings import Settings
@@ -23,7 +25,7 @@ from diabolo.training.settings import Settings
 def train(
     module: AutoencoderModule,
     recipe: Recipe,
-    data: Tensor,
+    data: Tensor | Feed,
     held_out: Tensor | None,
     generator: torch.Generator,
     progress: Progress | None = None,
@@ -36,7 +38,7 @@ def train(
     module : AutoencoderModule
         Ends with its best weights, in evaluation mode.
     recipe : Recipe
-    data, held_out : Tensor (n, *shape), Tensor (v, *shape) or None
+    data, held_out : Tensor (n, *shape) or Feed, Tensor (v, *shape) or None
         Rows in scaled units, on the module's device.
     generator : torch.Generator
         On the same device.
@@ -53,6 +55,7 @@ def train(
         Where the checkpoint to go on from is another run's.
     """
     keep_memory()
+    data = as_feed(data)
     history = History()
     settings = _settings(recipe)
     started = time.perf_counter()
@@ -82,7 +85,7 @@ def continue_training(
         generator = torch.Generator(data.device).manual_seed(recipe.seed)
         stage = Stage(module, recipe.objective(), data, None, settings, generator)
     stage.use(data)
-    with threads_for(_flop_per_step(module, data, recipe.batch_size)):
+    with threads_for(_flop_per_step(module, stage.data, recipe.batch_size)):
         if stage.run(history, "partial_fit", time.perf_counter(), None, 1):
             raise KeyboardInterrupt
     return stage
@@ -108,7 +111,7 @@ class _Run:
 
     recipe: Recipe
     settings: Settings
-    data: Tensor
+    data: Feed
     held_out: Tensor | None
     generator: torch.Generator
     history: History
@@ -147,9 +150,8 @@ def _pretrain(module: AutoencoderModule, plan: LayerWise, run: _Run) -> bool:
                 module.eval()
                 return True
         if not top:
-            with torch.no_grad():
-                below = _encode(pair, below)
-                held_out = None if held_out is None else _encode(pair, held_out)
+            below = below.mapped(pair.encode)
+            held_out = None if held_out is None else MemoryFeed(held_out).mapped(pair.encode).rows
     return False
 
 
@@ -183,16 +185,12 @@ def _fitting(recipe: Recipe, top: bool) -> tuple[Penalty, ...]:
     return tuple(chosen)
 
 
-def _encode(pair: AutoencoderModule, x: Tensor) -> Tensor:
-    return torch.cat([pair.encode(batch) for batch in torch.split(x, 4096)])
-
-
-def _flop_per_step(module: nn.Module, data: Tensor, batch_size: int) -> float:
+def _flop_per_step(module: nn.Module, data: Feed, batch_size: int) -> float:
     """Estimate the work of one step: forward and backward take three products per weight and position."""
     flop = 0.0
     for layer in module.modules():
         weight = getattr(layer, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim >= 2:
-            positions = data[0].numel() if weight.ndim > 2 else 1
+            positions = prod(data.sample_shape) if weight.ndim > 2 else 1
             flop += 6.0 * weight.numel() * min(batch_size, len(data)) * positions / max(weight.ndim - 1, 1)
     return flop

@@ -1,0 +1,198 @@
+"""DATA that is read piece by piece: when it is, how it is parted, how results are written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from diabolo.cli import inputs
+from diabolo.cli.console import Output
+from diabolo.cli.options import SourceOptions, StreamOptions
+from diabolo.cli.output import TABLES, aside, parquet_writer, write_csv
+from diabolo.cli.progress import counting
+from diabolo.errors import InvalidDataError, InvalidParameterError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diabolo import Autoencoder
+    from diabolo.data import Source
+    from diabolo.data.opening import View
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_SHARE = 4  # data that would take more than this part of the free memory are read piece by piece
+_TEST_ROWS = 10_000  # more would hardly change the errors that are printed
+_TEST_BYTES = 64 << 20
+
+
+def open_stream(
+    data: str, source: SourceOptions, options: StreamOptions, columns: Sequence[str] | None = None
+) -> View | None:
+    """Return DATA as a source where it is to be read piece by piece, 8-bit values divided by 255; else None.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it cannot be read so, and that was asked for.
+    """
+    from diabolo.data.opening import View, open_source, size_in_memory
+
+    size = inputs.image_size(source)
+    if options.stream is None and options.broken is None:
+        takes, free = size_in_memory(data, size), free_memory()
+        if takes is None or free is None or takes * _SHARE <= free:
+            return None
+    elif options.stream is False:
+        if options.broken is not None:
+            raise InvalidParameterError(
+                f"--broken must go with --stream; got --no-stream and --broken {options.broken}. "
+                "Leave one of them out."
+            )
+        return None
+    opened = open_source(data, label=source.label, columns=columns, image_size=size, broken=options.broken)
+    return View(opened, function=inputs.unit)
+
+
+def free_memory() -> int | None:
+    """Return how many bytes of memory are free, here or in this container; None where that is not known."""
+    free = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+        limit, used = (
+            Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current")
+        )
+        if limit != "max":
+            free.append(int(limit) - int(used))
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(free) if free else None
+
+
+def name_of(data: str) -> str:
+    """Return what the data set in a file or a folder is called."""
+    return Path(data).expanduser().resolve().name
+
+
+def train_and_test(
+    source: Source, data: str, test_fraction: float | None, random_state: int | None
+) -> tuple[Source, inputs.Split]:
+    """Return the rows to train on, and a sample of them with the rows to test on.
+
+    Held out are at most 10,000 rows: these stay in memory.
+    """
+    import numpy as np
+
+    from diabolo.data.opening import View, gather
+
+    n, seed = len(source), 0 if random_state is None else random_state
+    share = inputs.TEST_FRACTION if test_fraction is None else test_fraction
+    most = max(1, min(_TEST_ROWS, _TEST_BYTES // (4 * prod(source.sample_shape))))
+    n_test = 0 if share == 0 else min(max(1, round(share * n)), most)
+    if n_test >= n:
+        raise InvalidDataError(
+            f"{name_of(data)} must have rows to train on beside {n_test} to test on; got {n} in all. "
+            "Add rows, or give --test-fraction 0."
+        )
+    n_sample = min(most, n - n_test)
+    drawn = np.random.default_rng(seed).choice(n, n_test + n_sample, replace=False)
+    test = np.sort(drawn[:n_test])
+    X_test, X = gather(source, test, np.sort(drawn[n_test:]))
+    told = f"{len(X_test)} of {n} rows, held out at random (seed {seed})"
+    if not n_test:
+        X_test, told = X, f"{len(X)} of the training rows themselves (test fraction 0)"
+    if not len(X_test) or not len(X):
+        raise InvalidDataError(f"{name_of(data)} must have rows that can be read; got too few. Check them.")
+    return View(source, test), inputs.Split(X, X_test, None, None, told, source.feature_names)
+
+
+def open_for(
+    out: Output, estimator: Autoencoder, data: str, source: SourceOptions, options: StreamOptions
+) -> View | None:
+    """Return DATA as the model takes it where it is to be read piece by piece; else None."""
+    stream = open_stream(data, source, options, getattr(estimator, "feature_names_in_", None))
+    if stream is not None:
+        inputs.check_fits(out, estimator, name_of(data), stream.sample_shape, stream.left_out)
+    return stream
+
+
+def check_table(output: Path) -> None:
+    """Raise unless results can be written to this file as they come."""
+    if output.suffix.lower() not in TABLES:
+        raise InvalidParameterError(
+            f"--output must end in one of {', '.join(TABLES)} where DATA is read piece by piece; got "
+            f"{str(output)!r}. Choose another suffix, or give --no-stream."
+        )
+
+
+def write_parts(
+    out: Output, path: Path, parts: Iterable[Array], n: int, names: Sequence[str] | None, what: str
+) -> tuple[int, ...]:
+    """Write rows that come part by part, as ``write_rows`` writes them all; return the shape of the whole.
+
+    Parameters
+    ----------
+    out : Output
+        Where the progress is shown.
+    path : Path
+        Its suffix says the format: .npy, .csv or .parquet.
+    parts : iterable of ndarray (k, ...)
+    n : int
+        How many rows are expected; fewer may come.
+    names : sequence of str, optional
+        Of the columns; None calls them x0, x1, ...
+    what : str
+        Is being written, for the progress.
+    """
+    shown = counting(out, what, parts, n)
+    with aside(path) as place:
+        if path.suffix.lower() == ".npy":
+            with place.open("w+b") as stream:
+                return _npy(stream, shown, n)
+        if path.suffix.lower() == ".parquet":
+            with parquet_writer(place, names) as write:
+                return _written(shown, write)
+        with place.open("w", encoding="utf-8", newline="") as text:
+            return _written(shown, lambda flat: write_csv(text, flat, names))
+
+
+def _written(parts: Iterable[Array], write: Callable[[Array], None]) -> tuple[int, ...]:
+    """Write each part as rows (k, width); return the shape of the whole."""
+    done: int = 0
+    shape: tuple[int, ...] = ()
+    for part in parts:
+        write(part.reshape(len(part), -1))
+        done, shape = done + len(part), part.shape[1:]
+    return done, *shape
+
+
+def _npy(stream: BinaryIO, parts: Iterable[Array], n: int) -> tuple[int, ...]:
+    """Write the header for n rows, then these as they come; where fewer came, the header once more."""
+    import numpy as np
+
+    def head(part: Array, rows: int) -> None:
+        about = {
+            "descr": np.lib.format.dtype_to_descr(part.dtype),
+            "fortran_order": False,
+            "shape": (rows, *part.shape[1:]),
+        }
+        np.lib.format.write_array_header_1_0(stream, about)
+
+    done, first = 0, None
+    for part in parts:
+        if first is None:
+            first = part[:0].copy()
+            head(first, n)
+            start = stream.tell()
+        stream.write(np.ascontiguousarray(part).data)
+        done += len(part)
+    if first is None:
+        raise InvalidDataError("DATA must hold a row that can be read; got none. Check it.")
+    if done != n:
+        stream.seek(0)
+        head(first, done)
+        assert stream.tell() == start  # numpy leaves room for it
+    return done, *first.shape[1:]

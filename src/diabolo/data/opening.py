@@ -1,0 +1,161 @@
+"""A file or a folder as a source, and how much memory it would take as one array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from diabolo.data.arrays import npy_layout
+from diabolo.data.chunks import among
+from diabolo.data.dataset import Array
+from diabolo.data.folders import ImageFolderSource
+from diabolo.data.idx import find_parts
+from diabolo.data.images import check_image_size, find_images, head
+from diabolo.data.loading import refuse
+from diabolo.data.parquet import ParquetSource
+from diabolo.data.sources import Chunk, Chunked, NpySource, Source
+from diabolo.errors import DataFileError, DiaboloError, InvalidParameterError
+
+_KINDS = "a .npy or .parquet file or a folder of pictures"
+
+
+def open_source(
+    path: str | Path,
+    *,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    broken: str | None = None,
+) -> Source:
+    """Return the samples in a file or a folder to be read piece by piece.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.npy`` or ``.parquet`` file, or a folder of pictures.
+    label : str, optional
+        The column of a Parquet file that is no feature.
+    columns : sequence of str, optional
+        The features, in this order, of a Parquet file; without effect elsewhere, as for ``load``.
+    image_size : tuple (height, width) of int, optional
+        In pixels: pictures are resized to it.
+    broken : {"refuse", "skip"}, optional
+        What is done about a picture that cannot be read; None refuses.
+
+    Raises
+    ------
+    DataFileError, InvalidDataError, MissingExtraError
+        As ``NpySource``, ``ParquetSource`` and ``ImageFolderSource`` do.
+    InvalidParameterError
+        When the data are of another kind, or an option does not apply to this kind.
+    """
+    place = Path(path).expanduser()
+    kind = _kind(place)
+    if kind is None:
+        got = str(place) if place.exists() else f"{place}, which does not exist"
+        raise InvalidParameterError(
+            f"data must be {_KINDS} to be read piece by piece; got {got}. Convert it, or load it as a whole."
+        )
+    if kind != "folder":
+        refuse(image_size, "image_size", "pictures", place)
+        refuse(broken, "broken", "folders of pictures", place)
+    if kind != ".parquet":
+        refuse(label, "label", "a table", place)
+    if kind == "folder":
+        return ImageFolderSource(place, image_size=image_size, broken=broken or "refuse")
+    return NpySource(place) if kind == ".npy" else ParquetSource(place, label=label, columns=columns)
+
+
+def size_in_memory(path: str | Path, image_size: tuple[int, int] | None = None) -> int | None:
+    """Return about how many bytes the samples of ``open_source(path)`` take as one array.
+
+    None where that is not known: for data of another kind, and for such as cannot be read.
+    """
+    place = Path(path).expanduser()
+    try:
+        kind = _kind(place)
+        if kind == ".npy":
+            layout = npy_layout(place)
+            return prod(layout.shape) * layout.dtype.itemsize
+        if kind == ".parquet":
+            import pyarrow.parquet as pq
+
+            about = pq.read_metadata(place)
+            return int(about.num_rows) * int(about.num_columns) * 8
+        if kind == "folder":
+            paths, _ = find_images(place)
+            size, mode = head(paths[0])
+            size = size if image_size is None else check_image_size(image_size)
+            return len(paths) * prod(size) * (1 if mode == "L" else 3)
+    except (DiaboloError, OSError, ValueError, ImportError):
+        return None  # who reads it will say what is wrong
+    return None
+
+
+def _kind(place: Path) -> str | None:
+    if place.is_dir():
+        return "folder" if not find_parts(place) and find_images(place)[0] else None
+    suffix = place.suffix.lower()
+    return suffix if suffix in (".npy", ".parquet") and place.is_file() else None
+
+
+class View(Chunked):
+    """The rows of another source without some of them, each piece passed through a function.
+
+    Parameters
+    ----------
+    source : Source
+    without : ndarray of int
+        Numbers of the rows that are left out, in ascending order; the others are numbered anew from 0.
+    function : callable(rows (k, ...)) -> rows (k, ...), optional
+        Keeps the shape.
+
+    Attributes
+    ----------
+    left_out : tuple of str
+        The columns that the other source leaves out.
+    """
+
+    def __init__(
+        self, source: Source, without: Array | None = None, function: Callable[[Array], Array] | None = None
+    ) -> None:
+        self._source, self._function = source, function
+        self._without = np.zeros(0, dtype=np.int64) if without is None else without
+        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
+
+    def __len__(self) -> int:
+        return len(self._source) - len(self._without)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self._source.sample_shape
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, where they have some."""
+        return self._source.feature_names
+
+    def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
+        """Return every sample once, in the pieces of the other source, with the new numbers of their rows."""
+        for numbers, rows in self._source.chunks(generator):
+            out = among(numbers, self._without)
+            if out.any():
+                numbers, rows = numbers[~out], rows[~out]
+            if len(rows):
+                new = numbers - np.searchsorted(self._without, numbers)
+                yield new, rows if self._function is None else self._function(rows)
+
+
+def gather(source: Source, *wanted: Array) -> list[Array]:
+    """Return the rows with these numbers, for each array of numbers in ascending order, in one pass."""
+    kept: list[list[Array]] = [[] for _ in wanted]
+    for numbers, rows in source.chunks(None):
+        for parts, some in zip(kept, wanted, strict=True):
+            parts.append(rows[among(numbers, some)])
+    if not kept[0]:
+        raise DataFileError("The data must hold a sample that can be read; got none. Check the source.")
+    return [np.concatenate(parts) for parts in kept]

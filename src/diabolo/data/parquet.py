@@ -1,0 +1,140 @@
+"""A Parquet file as a source: a few row groups at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diabolo.data.chunks import gone, still_there
+from diabolo.data.dataset import Array, chosen
+from diabolo.data.files import opened, parsing
+from diabolo.data.sources import Chunk, Chunked
+from diabolo.data.tables import arrow_numbers, feature_columns
+from diabolo.errors import DataFileError, MissingExtraError
+
+_ROWS = 8192  # rows of a chunk
+_AT_ONCE = 4  # row groups whose rows are mixed, where each is larger than a chunk
+_BUFFER = 1 << 16  # bytes read at a time from each column
+
+
+class ParquetSource(Chunked):
+    """The rows of a Parquet file, of which parts of a few row groups are in memory.
+
+    Shuffled, the row groups come in random order, four of them in turns, and batches are drawn from a
+    pool of about 64 MB. Rows that lie together in a file of few and large row groups thus stay near each
+    other; where they are sorted, write smaller row groups (10,000 to 100,000 rows).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    label : str, optional
+        A column that is no feature.
+    columns : sequence of str, optional
+        The features, in this order; None: all columns but the label and an index stored by pandas.
+
+    Attributes
+    ----------
+    left_out : tuple of str
+        The columns that are not among ``columns``.
+
+    Raises
+    ------
+    DataFileError
+        When the file is damaged, has no rows, or a column is not numeric.
+    InvalidDataError
+        When one of ``columns`` is not there.
+    InvalidParameterError
+        When no column is called ``label``.
+    MissingExtraError
+        When pyarrow is not installed.
+    """
+
+    def __init__(
+        self, path: str | Path, *, label: str | None = None, columns: Sequence[str] | None = None
+    ) -> None:
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError(f"Reading {path}", "pyarrow", "tables") from error
+        self._path = Path(path)
+        with opened(self._path):  # says what is wrong with the path
+            pass
+        with parsing(self._path, "a Parquet file"), self._open() as file:
+            schema, self._n = file.schema_arrow, file.metadata.num_rows
+        names, features, _ = feature_columns(schema, label, self._path)
+        features, self.left_out = chosen(features, names, columns, str(self._path))
+        self._names = tuple(names[i] for i in features)
+        if not self._n or not self._names:
+            raise DataFileError(
+                f"{self._path} must hold rows and columns of features; got {self._n} rows and "
+                f"{len(self._names)} such columns. Choose a file that has data."
+            )
+
+    def __len__(self) -> int:
+        return int(self._n)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (n_features,)."""
+        return (len(self._names),)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return self._names
+
+    def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
+        """Return every sample once, some thousand rows at a time, with their numbers."""
+        with parsing(self._path, "a Parquet file"), still_there(self._path):
+            file = self._open()
+        with file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+            names = set(file.schema_arrow.names)
+            if sum(sizes) != self._n or not names.issuperset(self._names):
+                raise gone(self._path, "has other rows or columns")
+            starts = np.cumsum([0, *sizes])
+            groups = range(len(sizes)) if generator is None else generator.permutation(len(sizes))
+            waiting = [self._group(file, int(group), int(starts[group])) for group in groups][::-1]
+            at_once = 1 if generator is None else _AT_ONCE
+            taken: list[Iterator[Chunk]] = []
+            while waiting or taken:
+                while waiting and len(taken) < at_once:
+                    taken.append(waiting.pop())
+                for group in list(taken):
+                    chunk = next(group, None)
+                    if chunk is None:
+                        taken.remove(group)
+                    else:
+                        yield chunk
+
+    def _open(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
+
+    def _group(self, file: Any, group: int, start: int) -> Iterator[Chunk]:
+        """Return the rows of one row group, of which the first has the number ``start``."""
+        import pyarrow
+
+        pieces = file.iter_batches(_ROWS, [group], columns=list(self._names), use_threads=False)
+        while True:
+            with parsing(self._path, "a Parquet file"), still_there(self._path):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            if not self._path.exists():
+                raise gone(self._path, "vanished")
+            table = pyarrow.Table.from_batches([piece])
+            numbers: list[Array] = [
+                arrow_numbers(table.column(name), name, i, self._path, start)
+                for i, name in enumerate(self._names)
+            ]
+            rows = np.empty((len(piece), len(numbers)), dtype=np.result_type(*numbers))
+            for i, column in enumerate(numbers):
+                rows[:, i] = column
+            yield np.arange(start, start + len(rows)), rows
+            start += len(rows)

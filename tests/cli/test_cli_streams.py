@@ -1,0 +1,183 @@
+"""DATA read piece by piece: the same numbers as in memory, flat memory, and what is said on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, Run
+
+from diabolo import load
+from diabolo.cli import streams
+from diabolo.cli.options import SourceOptions, StreamOptions
+from diabolo.cli.output import write_rows
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(20_000, 2)) @ rng.normal(size=(2, 5))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rows as x.npy and x.parquet, which has labels too."""
+    folder = tmp_path_factory.mktemp("files")
+    np.save(folder / "x.npy", rows)
+    columns = dict(zip("abcde", rows.T, strict=True)) | {"kind": ["x", "y"] * 10_000}
+    pq.write_table(pa.table(columns), folder / "x.parquet", row_group_size=3000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(0)
+    for i in range(30):
+        image.fromarray(chance.integers(0, 255, (4, 4), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "7.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_train_on_a_table_piece_by_piece(run: Run, files: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    said = run("train", files / "x.parquet", "--label", "kind", "--stream", "-o", model, "--json", *SMALL)
+    assert said.code == 0, said.err
+    assert "x.parquet: 20,000 rows, read piece by piece" in said.err
+    assert (said.json["n_train"], said.json["n_test"]) == (16_000, 4000)
+    assert said.json["squared_error"] < said.json["mean_squared_error"] / 2
+    assert list(load(model).feature_names_in_) == list("abcde")
+
+
+def test_the_options_can_stand_in_a_file(run: Run, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f"data = '{files / 'x.npy'}'\nstream = true\ntest_fraction = 0\n")
+    model = tmp_path / "m.safetensors"
+    said = run("train", "--config", tmp_path / "c.toml", "-o", model, *SMALL)
+    assert said.code == 0, said.err
+    assert "read piece by piece" in said.err
+    assert "10000 of the training rows themselves" in said.out
+    (tmp_path / "c.toml").write_text("data = 'digits'\nstream = 'yes'\n")
+    assert "stream must be true or false; got 'yes'" in run("train", "--config", tmp_path / "c.toml").err
+
+
+@pytest.fixture(scope="module")
+def model(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import train_to
+
+    place = tmp_path_factory.mktemp("model") / "m.safetensors"
+    return train_to(place, files / "x.parquet", "--label", "kind")
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+@pytest.mark.parametrize("data", ["x.npy", "x.parquet"])
+def test_files_are_those_written_from_memory(
+    run: Run, files: Path, model: Path, tmp_path: Path, command: str, suffix: str, data: str
+) -> None:
+    whole, parts = tmp_path / f"whole{suffix}", tmp_path / f"parts{suffix}"
+    assert run(command, model, files / data, "-o", whole, "--no-stream").code == 0
+    said = run(command, model, files / data, "-o", parts, "--stream")
+    assert said.code == 0, said.err
+    assert "20000 rows of x." in said.out
+    assert "/20,000 rows" in said.err
+    if suffix == ".parquet":
+        assert pq.read_table(whole).equals(pq.read_table(parts))
+    else:
+        assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_pictures_that_are_broken(run: Run, pictures: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    said = run("train", pictures, "--stream", "-o", model, *SMALL)
+    assert (said.code, "7.png must be a picture" in said.err) == (1, True)
+    said = run("train", pictures, "--broken", "skip", "--test-fraction", "0.1", "-o", model, *SMALL)
+    assert said.code == 0, said.err
+    assert "1 of 27 samples could not be read" in said.err
+    for output in ("codes.npy", "codes.parquet"):
+        said = run("encode", model, pictures, "--broken", "skip", "-o", tmp_path / output)
+        assert said.code == 0, said.err
+        assert "1 of 30 could not be read and were left out" in said.err
+    assert np.load(tmp_path / "codes.npy").shape == (29, 4)
+    assert pq.read_metadata(tmp_path / "codes.parquet").num_rows == 29
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digits", "--stream"], "data must be a .npy or .parquet file or a folder of pictures to be read"),
+        (["x.npy", "--broken", "skip"], "broken must be left out for"),
+        (["x.npy", "--stream", "--label", "a"], "label must be left out for"),
+        (["x.npy", "--no-stream", "--broken", "skip"], "--broken must go with --stream"),
+    ],
+)
+def test_options_that_do_not_fit(
+    run: Run, files: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    first = str(files / words[0]) if words[0] != "digits" else words[0]
+    said = run("train", first, *words[1:], "-o", tmp_path / "m.safetensors")
+    assert said.code == 2
+    assert message in said.err
+
+
+def test_pictures_cannot_be_written_piece_by_piece(run: Run, images: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    assert run("train", images, "--stream", "-o", model, *SMALL).code == 0
+    said = run("reconstruct", model, images, "--stream", "-o", tmp_path / "x.png")
+    assert (said.code, "--output must end in one of" in said.err) == (2, True)
+    assert (
+        run("reconstruct", model, images, "--stream", "--split", "test", "-o", tmp_path / "x.npy").code == 2
+    )
+    assert run("reconstruct", model, images, "--stream", "-o", tmp_path / "x.npy").code == 0
+    whole = run("reconstruct", model, images, "-o", tmp_path / "y.npy")
+    assert whole.code == 0
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+
+
+def test_nothing_is_left_where_the_data_fail(run: Run, files: Path, model: Path, tmp_path: Path) -> None:
+    rows = np.load(files / "x.npy")
+    rows[15_000, 2] = np.nan
+    np.save(tmp_path / "bad.npy", rows)
+    said = run("encode", model, tmp_path / "bad.npy", "--stream", "-o", tmp_path / "codes.npy")
+    assert said.code == 1
+    assert "got NaN at row 15000, column 'c' (position 2)" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.npy"]
+
+
+def test_streaming_begins_where_the_memory_gets_short(
+    files: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def streamed(data: Path | str) -> bool:
+        return streams.open_stream(str(data), SourceOptions(), StreamOptions()) is not None
+
+    free = streams.free_memory()
+    assert free is None or free > 1 << 20
+    assert not streamed(files / "x.npy")
+    takes = {"x.npy": 400_000, "x.parquet": 6 * 160_000}
+    for name, size in takes.items():
+        monkeypatch.setattr(streams, "free_memory", lambda size=size: 4 * size + 1000)
+        assert not streamed(files / name)
+        monkeypatch.setattr(streams, "free_memory", lambda size=size: 4 * size - 1000)
+        assert streamed(files / name)
+    monkeypatch.setattr(streams, "free_memory", lambda: None)
+    assert not streamed(files / "x.npy")
+    monkeypatch.setattr(streams, "free_memory", lambda: 0)
+    for other in ("digits", files, files / "none.npy"):
+        assert not streamed(other)
+
+
+def test_rows_in_parts_are_the_rows(tmp_path: Path, rows: np.ndarray) -> None:
+    from diabolo.cli.console import Output
+
+    parts = np.array_split(rows, 7)
+    for suffix in (".npy", ".csv"):
+        write_rows(tmp_path / f"a{suffix}", rows)
+        shape = streams.write_parts(Output(quiet=True), tmp_path / f"b{suffix}", parts, len(rows), None, "x")
+        assert shape == rows.shape
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    fewer = streams.write_parts(Output(quiet=True), tmp_path / "c.npy", parts[:2], 10**9, None, "x")
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), rows[: fewer[0]])
