@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.objective import LOSS, TOTAL, Objective
-from diabolo.parts import ForwardPass
+from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked, SquaredErrorModule
@@ -183,6 +183,8 @@ class DenseStep:
         # nothing happens at the bottleneck: code and encoder's output are the same
         # (so the layers' gradients are written; otherwise autograd adds to them too)
         self.plain = module.latent.is_identity and not objective.penalties
+        # the package's penalties look at the code alone; a user's own may look at the output
+        self._of_output = any(type(p).__module__ != Penalty.__module__ for p in objective.penalties)
         self.loss_learns = any(w.requires_grad for w in module.loss.parameters())
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
@@ -279,13 +281,13 @@ class DenseStep:
         if self.plain:
             self._decode_back()
         else:
-            raw = self._raw.view(x.shape).detach().requires_grad_()
+            raw = self._raw.view(x.shape).detach().requires_grad_(self._of_output)
             passed = ForwardPass(target=x, seen=seen, code=code, raw=raw)
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
                 terms |= {name: term.mean() for name, term in others.items()}
                 pulls = [term for term in terms.values() if term.requires_grad]
-                if pulls:  # none of ours does, but a penalty may look at the output
+                if self._of_output and pulls:
                     (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
                     if pull is not None:
                         self._difference.add_(pull.flatten(1))
