@@ -213,3 +213,11 @@ def test_clip_bounds_only_widen() -> None:
     clip.widen(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]))
     assert clip.low.tolist() == [0.0, -1.0]
     assert clip.high.tolist() == [2.0, 1.0]
+
+
+def test_a_derived_loss_does_not_take_the_place_of_its_base() -> None:
+    class Mine(SquaredError):
+        pass
+
+    assert known_parts(Loss)["squared_error"] is SquaredError
+    assert Mine().name == "squared_error"

@@ -103,12 +103,17 @@ def to_plain(value: Any) -> Any:
 
 
 def known_parts(axis: type[PartType]) -> dict[str, type[PartType]]:
-    """Return the final classes of one axis by name."""
+    """Return the final classes of one axis by name.
+
+    A class derived from one of them goes by a name only if it has one of its own, and never takes
+    another's place.
+    """
     found: dict[str, type[PartType]] = {}
     for cls in axis.__subclasses__():
-        if cls.name:
-            found[cls.name] = cls
-        found.update(known_parts(cls))
+        if cls.__dict__.get("name"):
+            found.setdefault(cls.name, cls)
+        for name, derived in known_parts(cls).items():
+            found.setdefault(name, derived)
     return found
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.objective import LOSS, TOTAL, Objective
-from diabolo.parts import ForwardPass
+from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked, SquaredErrorModule
@@ -191,6 +191,8 @@ class DenseStep:
         self.bottleneck = None if self.plain else by_hand(module, objective)
         # autograd at the bottleneck may add to the layers' gradients, which are written otherwise
         self.by_autograd = not self.plain and self.bottleneck is None
+        # the package's penalties look at the code alone; a user's own may look at the output
+        self._of_output = any(type(p).__module__ != Penalty.__module__ for p in objective.penalties)
         self.loss_learns = any(w.requires_grad for w in module.loss.parameters())
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
@@ -294,13 +296,13 @@ class DenseStep:
             terms |= penalties(self.bottleneck, module, self.objective, passed, step, self._code_gradient)
             self.bottleneck.backward(self._code_gradient, self._h_gradient)
         elif self.by_autograd:
-            raw = self._raw.view(x.shape).detach().requires_grad_()
+            raw = self._raw.view(x.shape).detach().requires_grad_(self._of_output)
             passed = ForwardPass(x, seen, code, raw)
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
                 terms |= {name: term.mean() for name, term in others.items()}
                 pulls = [term for term in terms.values() if term.requires_grad]
-                if pulls:  # none of ours does, but a penalty may look at the output
+                if self._of_output and pulls:
                     (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
                     if pull is not None:
                         self._difference.add_(pull.flatten(1))
