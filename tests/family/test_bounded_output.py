@@ -76,3 +76,15 @@ def test_rows_that_come_later_widen_the_bounds(digits: np.ndarray) -> None:
         est.partial_fit(digits)
     assert est.reconstruct(digits).max() > 9
     assert est.reconstruct(digits).max() <= 16 + 1e-5
+
+
+@pytest.mark.parametrize(("output", "scaling"), [("sigmoid", "unit"), ("relu", "unit"), ("linear", "center")])
+def test_the_scaling_follows_what_the_output_reaches(digits: np.ndarray, output: str, scaling: str) -> None:
+    est = Autoencoder(**SMALL, output_activation=output).fit(digits)
+    assert est.recipe_.scaling == scaling
+
+
+def test_patience_waits_for_a_weight_that_still_rises(digits: np.ndarray) -> None:
+    choices = {"penalty": "posterior_kl:warmup=1000000", "patience": 1, "validation_fraction": 0.0}
+    est = VariationalAutoencoder(**SMALL | {"epochs": 4} | choices).fit(digits)
+    assert len(est.history_) == 4

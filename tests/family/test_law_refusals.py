@@ -167,7 +167,10 @@ def test_values_outside_the_range_of_loss_or_output(rows):
         "loss='binary_cross_entropy'",
         "Set scaling='minmax'",
     )
-    refused(lambda: make("Autoencoder", output_activation="relu").fit(rows), "output_activation='relu'")
+    refused(
+        lambda: make("Autoencoder", output_activation="relu", scaling="standard").fit(rows),
+        "output_activation='relu'",
+    )
     refused(
         lambda: make("Autoencoder", output_activation="tanh", loss="binary_cross_entropy").fit(rows),
         "'sigmoid'",

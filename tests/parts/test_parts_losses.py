@@ -216,7 +216,7 @@ def test_clip_bounds_only_widen() -> None:
 
 
 def test_a_derived_loss_does_not_take_the_place_of_its_base() -> None:
-    class Mine(SquaredError):
+    class Mine(SquaredError):  # noqa: N818 - a loss, no exception
         pass
 
     assert known_parts(Loss)["squared_error"] is SquaredError

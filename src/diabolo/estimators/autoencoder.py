@@ -248,7 +248,7 @@ class Autoencoder(Parameters, Fitted):
         loss = as_part(Loss, "loss", self.loss)  # type: ignore[type-abstract]
         pixels = len(self.sample_shape_) > 1 or bytes_
         shared = share_bounds(statistics, pixels=pixels)
-        scaling = choose_scaling(self.scaling, loss, shared=shared)
+        scaling = choose_scaling(self.scaling, loss, self.output_activation, shared=shared)
         recipe = resolve(
             self,
             shape=self.sample_shape_,

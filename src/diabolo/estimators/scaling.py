@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.errors import IncompatiblePartsError, InvalidDataError
-from diabolo.parts import Loss
+from diabolo.parts import ACTIVATIONS, Loss
 
 Array = NDArray[Any]
 _CHUNK = 4096  # rows converted at a time
@@ -120,11 +120,14 @@ def share_bounds(s: Statistics, *, pixels: bool) -> bool:
     return pixels or bool(bounds) or bool(low >= 0.0 and high <= 1.0)
 
 
-def choose_scaling(kind: str | None, loss: Loss, *, shared: bool) -> str | None:
-    """Resolve "auto": by the loss's range, and by whether the features share their bounds."""
+def choose_scaling(kind: str | None, loss: Loss, output: str | None, *, shared: bool) -> str | None:
+    """Resolve "auto": by what loss and output can reach, and by whether the features share their bounds."""
     if kind != "auto":
         return kind
-    if np.isfinite(loss.low) or np.isfinite(loss.high):
+    ends = [loss.low, loss.high]
+    if output in ACTIVATIONS:
+        ends += [ACTIVATIONS[output].low, ACTIVATIONS[output].high]
+    if np.isfinite(ends).any():
         return "unit" if shared else "minmax"
     return "center" if shared else "standard"
 

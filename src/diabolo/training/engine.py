@@ -189,7 +189,7 @@ class Stage:
                 loss = judged[TOTAL] - judged.get(REVIVAL, 0.0)
                 if not self.objective.settled(self.steps_done - 1) and not validation:
                     loss = math.inf
-                self.waited += 1
+                self.waited += math.isfinite(loss)  # while a weight still rises there is nothing to compare
                 if loss < self.best_loss:
                     self.best_loss, self._best, self.waited = loss, good["module"], 0
                     history.best_epoch = self.epoch
