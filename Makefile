@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+RIVALS ?= .venv-rivals
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -44,13 +45,14 @@ repeats: $(VENV)/installed-dev
 docs: $(VENV)/installed-all
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/installed-all
-	@test -f benchmarks/kinds.py || { echo "benchmarks/kinds.py does not exist: nothing to run" >&2; exit 1; }
+bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(BIN)/python benchmarks/kinds.py
 	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/growth.py
+	$(RIVALS)/bin/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(RIVALS) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamps lie inside the environment: whoever deletes it deletes them too.
 $(VENV)/installed-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
@@ -61,3 +63,11 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 	  "Python must be 3.11 or later; got %d.%d. Run: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
+
+# What benchmarks/speed.py compares with; two of them ask for less than they need, hence --no-deps.
+$(RIVALS)/installed: benchmarks/rivals.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install -q -c constraints.txt -r benchmarks/rivals.txt -e ".[all]"
+	$(RIVALS)/bin/python -m pip install -q --no-deps pythae==0.1.2
+	$(RIVALS)/bin/python -m pip install -q --no-deps --ignore-requires-python encdr==1.2.0
+	@touch $@
