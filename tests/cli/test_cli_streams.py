@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, Run
+from conftest import SMALL, Run, train_to
 
 from diabolo import load
 from diabolo.cli import streams
@@ -67,7 +67,6 @@ def test_the_options_can_stand_in_a_file(run: Run, files: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def model(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import train_to
 
     place = tmp_path_factory.mktemp("model") / "m.safetensors"
     return train_to(place, files / "x.parquet", "--label", "kind")

@@ -17,7 +17,15 @@ def repeats(source: Path) -> subprocess.CompletedProcess[str]:
     tools = Path(sys.executable).parent
     if not (shutil.which("make") and (tools / "symilar").exists()):
         pytest.skip("make and pylint are needed")
-    words = ["make", "-o", ".venv/installed-dev", "repeats", f"SOURCE={source}", f"BIN={tools}"]
+    words = [
+        "make",
+        "--no-print-directory",
+        "-o",
+        ".venv/installed-dev",
+        "repeats",
+        f"SOURCE={source}",
+        f"BIN={tools}",
+    ]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
