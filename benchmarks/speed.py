@@ -212,8 +212,8 @@ def main() -> None:
         f"Made by `python benchmarks/speed.py --rounds {options.rounds}`: medians of interleaved rounds.",
         "",
         f"- hardware: {processor()}, {torch.get_num_threads()} threads, no GPU; a shared machine",
-        "- allocator: diabolo's first fit tells glibc to keep large blocks, which holds for the whole process: "
-        "the rivals profit from it here too, above all on A2 to A4",
+        "- allocator: diabolo's first fit tells glibc to keep large blocks, which holds for the whole "
+        "process: the rivals profit from it here too, above all on A2 to A4",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]
