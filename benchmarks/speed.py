@@ -82,7 +82,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "denoising": {"corruption": "gaussian:0.3"},
     "sparse (L1)": {"penalty": "l1:0.01"},
     "sparse (TopK)": {"latent": "topk:k=4"},
-    "contractive, two layers": {"penalty": "contractive:0.1"},
+    "contractive": {"penalty": "contractive:0.1"},
     "stochastic": {"latent": "noisy"},
     "stacked, fine-tuning and pairs": {"training": "layerwise"},
 }
