@@ -84,7 +84,7 @@ def compare(choices: dict[str, Any], optimizer: str, **more: Any) -> None:
         expected, found = slow(data, rows, i), fast(data, rows, i)
         assert list(expected) == list(found)
         for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+            assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-10, abs=1e-10)
     mine = dict(fast.module.named_parameters())
     for name, w in slow.module.named_parameters():
         torch.testing.assert_close(mine[name].grad, w.grad, rtol=1e-10, atol=1e-10)

@@ -15,7 +15,7 @@ from diabolo.parts import LayerWise
 from diabolo.recipe import default_batch_size, hidden_widths
 from diabolo.training.engine import Settings, Stage
 from diabolo.training.machine import threads_for
-from diabolo.training.optimizers import Muon, _newton_schulz, make_optimizers, set_rate, split
+from diabolo.training.optimizers import Muon, _orthogonalised, make_optimizers, set_rate, split
 
 
 @pytest.fixture
@@ -24,14 +24,16 @@ def rows() -> np.ndarray:
     return (rng.normal(size=(200, 3)) @ rng.normal(size=(3, 12))).astype(np.float32)
 
 
-def test_newton_schulz_drives_singular_values_towards_one() -> None:
+def test_orthogonalised_drives_singular_values_towards_one() -> None:
     x = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    values = torch.linalg.svdvals(_newton_schulz(x))
+    values = torch.linalg.svdvals(_orthogonalised(x))
     assert 0.5 < values.min() < values.max() < 1.3
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     polar = u @ v
     cosine = (
-        (polar * _newton_schulz(x)).sum((1, 2)) / polar.norm(dim=(1, 2)) / _newton_schulz(x).norm(dim=(1, 2))
+        (polar * _orthogonalised(x)).sum((1, 2))
+        / polar.norm(dim=(1, 2))
+        / _orthogonalised(x).norm(dim=(1, 2))
     )
     assert cosine.min() > 0.97
 

@@ -158,9 +158,11 @@ class BinaryCrossEntropy(Loss):
         return BinaryCrossEntropyModule()
 
 
-class _Gaussian(LossModule):
+class GaussianLossModule(LossModule):
+    """The negative log-likelihood of each sample under one variance."""
+
     # exp(-12) of the scaled variance: where it is learned, float32 residuals below it are rounding
-    _LEAST = -12.0
+    LEAST = -12.0
 
     def __init__(self, variance: float | None) -> None:
         super().__init__()
@@ -172,9 +174,10 @@ class _Gaussian(LossModule):
             self.register_buffer("log_variance", start)
 
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of each sample, (n,)."""
         log_variance = self.log_variance
         if isinstance(log_variance, nn.Parameter):
-            log_variance = log_variance.clamp(min=self._LEAST)
+            log_variance = log_variance.clamp(min=self.LEAST)
         squares = per_sample((raw - target).square())
         size = target[0].numel()
         return 0.5 * (squares * torch.exp(-log_variance) + size * (log_variance + math.log(2 * math.pi)))
@@ -212,7 +215,7 @@ class Gaussian(Loss):
 
     def build(self) -> LossModule:
         """Return the loss ready to run."""
-        return _Gaussian(None if isinstance(self.variance, str) else float(self.variance))
+        return GaussianLossModule(None if isinstance(self.variance, str) else float(self.variance))
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -14,20 +14,20 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.objective import LOSS, TOTAL, Objective
 from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
-from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked, SquaredErrorModule
 from diabolo.training.bottleneck import by_hand, penalties
+from diabolo.training.costs import cost
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
 
 Call = Callable[[], object]
+Terms = dict[str, "Tensor | float"]
 _NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
 
 
@@ -43,13 +43,15 @@ class _Layer:
         self.activation: str | None = None
         self.dropout: SeededDropout | None = None
 
-    def allocate(self, n: int, like: Tensor) -> None:
-        """Make the buffers for batches of n rows."""
+    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
+        """Make the buffers for batches of n rows; what is compared or drawn for lies ``by_rows``."""
         out_features, in_features = self.linear.weight.shape
-        self.before = like.new_empty(n, out_features)
+        self.narrow = like.device.type == "cpu" and max(out_features, in_features) <= _NARROW
+        upright = self.narrow and not by_rows and self.dropout is None
+        self.before = _buffer(like, n, out_features, upright)
         apart = self.activation is not None and DERIVATIVES[self.activation].of_input
         self.output = torch.empty_like(self.before) if apart else self.before
-        self.gradient = like.new_empty(n, in_features)
+        self.gradient = _buffer(like, n, in_features, self.narrow)
         if self.dropout is not None:
             self.kept = torch.empty_like(self.output)
             self.dropped = torch.empty_like(self.output)
@@ -58,7 +60,11 @@ class _Layer:
         """Return the calls that map h (n, in), and where they put the result (n, out)."""
         linear = self.linear
         weight, bias = linear.weight.detach().t(), linear.bias.detach()
-        calls: list[Call] = [partial(torch.addmm, bias, h, weight, out=self.before)]
+        calls: list[Call] = (
+            [_small_product(h, weight, self.before), partial(self.before.add_, bias)]
+            if self.narrow
+            else [partial(torch.addmm, bias, h, weight, out=self.before)]
+        )
         if self.activation is not None:
             calls.append(partial(DERIVATIVES[self.activation].forward, self.before, self.output))
         drop = self.dropout
@@ -89,7 +95,7 @@ class _Layer:
         assert weight is not None
         assert bias is not None
         left, right = (h, g) if tied else (g, h)
-        product = _small_product if g.device.type == "cpu" and max(weight.shape) <= _NARROW else _product
+        product = _small_product if self.narrow else _product
         if add or shared:
             calls.append(partial(weight.addmm_, left.t(), right))
         else:
@@ -107,8 +113,15 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Call:
 
 
 def _small_product(a: Tensor, b: Tensor, out: Tensor) -> Call:
-    """Return the same for narrow matrices."""
+    """Return the same for narrow matrices on the CPU."""
+    if not out.is_contiguous():  # NumPy writes rows only: out' = b' a'
+        a, b, out = b.t(), a.t(), out.t()
     return partial(np.dot, a.numpy(), b.numpy(), out.numpy())
+
+
+def _buffer(like: Tensor, n: int, width: int, upright: bool) -> Tensor:
+    """Return room for (n, width), ``upright`` with a row's values n apart: narrow products like that."""
+    return like.new_empty(width, n).t() if upright else like.new_empty(n, width)
 
 
 def _aligned(w: Tensor) -> int:
@@ -193,7 +206,6 @@ class DenseStep:
         self.by_autograd = not self.plain and self.bottleneck is None
         # the package's penalties look at the code alone; a user's own may look at the output
         self._of_output = any(type(p).__module__ != Penalty.__module__ for p in objective.penalties)
-        self.loss_learns = any(w.requires_grad for w in module.loss.parameters())
         self.parameters = [w for w in module.parameters() if w.requires_grad]
         matrices, others = split(settings.optimizer, self.parameters)
         self._order = [*others, *matrices]
@@ -236,7 +248,7 @@ class DenseStep:
         add = self.by_autograd
         inputs, h, up = [], self._seen, []
         for layer in self.encoder:
-            layer.allocate(n, data)
+            layer.allocate(n, data, by_rows=layer is self.encoder[-1] and not self.plain)
             inputs.append(h)
             calls, h = layer.forward(h)
             up += calls
@@ -244,11 +256,11 @@ class DenseStep:
         decoded, z, down = [], h if self.plain else data.new_empty(n, self._code_size), []
         self._z = z
         for layer in self.decoder:
-            layer.allocate(n, data)
+            layer.allocate(n, data, by_rows=layer is self.decoder[-1])
             decoded.append(z)
             calls, z = layer.forward(z)
             down += calls
-        self._raw, self._target, self._difference = z, x, torch.empty_like(x)
+        self._raw, self._difference = z, torch.empty_like(x)
         g, back = self._difference, []
         for layer, seen in zip(reversed(self.decoder), reversed(decoded), strict=True):
             calls, g = layer.backward(seen, g, add=add)
@@ -262,16 +274,39 @@ class DenseStep:
             shared, first = layer.linear in self._shared, layer is self.encoder[0]
             calls, g = layer.backward(seen, g, add=add, shared=shared, first=first)
             last += calls
+        self._cost = cost(self.module.loss, z, x, self._difference, tuple(self._x.shape))
+        direct = self.plain and not corrupted
+        self._direct = (_chain(up + down), _chain(back + last)) if direct else None
+        self._by_numpy = data.device.type == "cpu" and x.shape[1] <= _NARROW
         self._encode, self._decode = _chain(up), _chain(down)
         self._decode_back, self._encode_back = _chain(back), _chain(last)
 
-    @torch.no_grad()
-    def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
-        """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
-        if rows.shape[0] != self._n:
-            self._prepare(rows.shape[0], data)
-        module, generator = self.module, self.generator
-        x = torch.index_select(data, 0, rows, out=self._x)
+    def __call__(self, data: Tensor, rows: Tensor, step: int) -> Terms:
+        """Train on ``data[rows]``; return the batch's mean of every term, on a GPU as tensors there."""
+        if len(rows) != self._n:
+            self._prepare(len(rows), data)
+        if self._by_numpy:
+            data.numpy().take(rows.numpy(), 0, self._x.numpy(), "clip")  # "raise" would go through a copy
+        else:
+            torch.index_select(data, 0, rows, out=self._x)
+        if self._direct is None:
+            with torch.no_grad():
+                terms = self._through_the_bottleneck(step)
+        else:
+            forward, backward = self._direct
+            forward()
+            terms = {LOSS: self._cost()}
+            backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.update()
+        terms[TOTAL] = sum(terms.values()) if len(terms) > 1 else terms[LOSS]
+        return terms
+
+    def _through_the_bottleneck(self, step: int) -> Terms:
+        """Go forward and back where something corrupts, chooses, draws or is penalised on the way."""
+        module, generator, x = self.module, self.generator, self._x
         seen = x
         if module.corruption is not None:
             seen = module.corruption(x, generator)
@@ -285,10 +320,9 @@ class DenseStep:
             with torch.enable_grad():
                 code = module.latent(h, generator)
             self._z.copy_(code.value)
-        self._decode()
-        if self.by_autograd or self.loss_learns:
             self._flat_gradient.zero_()
-        terms = {LOSS: self._loss(x)}
+        self._decode()
+        terms: Terms = {LOSS: self._cost()}
         if not self.by_autograd:
             self._decode_back()
         if self.bottleneck is not None:
@@ -300,8 +334,8 @@ class DenseStep:
             passed = ForwardPass(x, seen, code, raw)
             with torch.enable_grad():
                 others = self.objective.at_the_code(module, passed, step, generator)
-                terms |= {name: term.mean() for name, term in others.items()}
-                pulls = [term for term in terms.values() if term.requires_grad]
+                means = {name: term.mean() for name, term in others.items()}
+                pulls = [mean for mean in means.values() if mean.requires_grad]
                 if self._of_output and pulls:
                     (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
                     if pull is not None:
@@ -310,36 +344,6 @@ class DenseStep:
             torch.autograd.backward([code.value, *pulls], [self._code_gradient, *[None] * len(pulls)])
             assert h.grad is not None
             self._h_gradient.copy_(h.grad)
-            terms = {name: term.detach() for name, term in terms.items()}
+            terms |= {name: mean.detach() for name, mean in means.items()}
         self._encode_back()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.update()
-        terms[TOTAL] = sum(terms.values()) if len(terms) > 1 else terms[LOSS]  # type: ignore[assignment]
         return terms
-
-    def _loss(self, x: Tensor) -> Tensor:
-        """Return the loss's mean; put its gradient with respect to the output into its buffer."""
-        loss, n, raw, g = self.module.loss, self._n, self._raw, self._difference
-        clip = loss.output if type(loss) is Linked and type(loss.output) is Clip else None
-        if type(loss) is SquaredErrorModule:
-            torch.sub(raw, self._target, out=g)
-        elif clip is not None and type(loss.inner) is SquaredErrorModule:
-            torch.clamp(raw, clip.low.view(-1), clip.high.view(-1), out=g).sub_(self._target)
-        elif type(loss) is BinaryCrossEntropyModule:
-            value = functional.binary_cross_entropy_with_logits(raw, self._target, reduction="sum")
-            torch.sigmoid(raw, out=g).sub_(self._target).div_(n)
-            return value / n
-        else:
-            with torch.enable_grad():
-                leaf = raw.detach().requires_grad_()
-                cost: Tensor = loss(leaf.view(x.shape), x).mean()
-                cost.backward()  # type: ignore[no-untyped-call]
-            assert leaf.grad is not None
-            g.copy_(leaf.grad)
-            return cost.detach()
-        flat = g.view(-1)
-        mean = torch.dot(flat, flat) / n
-        g.mul_(2.0 / n)
-        return mean

@@ -17,7 +17,7 @@ from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import CheckpointError, DivergedError, DivergenceWarning, IncompatiblePartsError
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
 from diabolo.training.checkpoint import Checkpoint, Mark
-from diabolo.training.dense import DenseStep
+from diabolo.training.dense import DenseStep, Terms
 from diabolo.training.feed import Feed, as_feed
 from diabolo.training.history import History, Row
 from diabolo.training.optimizers import make_optimizers, set_rate, split
@@ -54,7 +54,7 @@ class AutogradStep:
         self.optimizers = make_optimizers(matrices, others, settings.learning_rate, settings.weight_decay)
         self._buffer: Tensor | None = None
 
-    def __call__(self, data: Tensor, rows: Tensor, step: int) -> dict[str, Tensor]:
+    def __call__(self, data: Tensor, rows: Tensor, step: int) -> Terms:
         """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
         if self._buffer is None or len(self._buffer) != len(rows):
             self._buffer = torch.empty((len(rows), *data.shape[1:]), dtype=data.dtype, device=data.device)
@@ -265,7 +265,7 @@ class Stage:
     def _epoch(self) -> dict[str, float]:
         """Go through all rows once in a new order; the rest that fills no batch waits for another epoch."""
         self.module.train()
-        sums: dict[str, Tensor] = {}
+        sums: Terms = {}
         varies = self.settings.schedule == "cosine"
         set_rate(self.step.optimizers, self._rate_at(self.steps_done))
         before = self.steps_done

@@ -16,6 +16,7 @@ _WIDEST = 256
 # the quintic whose repetition drives all singular values of a matrix towards 1 (Jordan et al. 2024)
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 3
+_NARROW = 128  # matrices up to this side share a stack whatever their shapes
 _HALF_FROM = 256 * 256  # values from which half precision pays, where the processor multiplies it natively
 
 
@@ -30,7 +31,14 @@ class Adam(AdamW):
             first: list[Tensor] = []
             second: list[Tensor] = []
             steps: list[Tensor] = []
-            self._init_group(group, weights, gradients, first, second, [], steps)  # type: ignore[no-untyped-call]
+            for w in group["params"]:
+                if w.grad is not None:
+                    state = self.state[w] or self._begin(w)
+                    weights.append(w.detach())
+                    gradients.append(w.grad)
+                    first.append(state["exp_avg"])
+                    second.append(state["exp_avg_sq"])
+                    steps.append(state["step"])
             if weights:
                 beta1, beta2 = group["betas"]
                 torch._foreach_add_(steps, 1.0)
@@ -39,6 +47,14 @@ class Adam(AdamW):
                     lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
                     eps=group["eps"], amsgrad=False, maximize=False,
                 )  # fmt: skip
+
+    def _begin(self, w: nn.Parameter) -> dict[str, Tensor]:
+        """Return the state of a parameter before its first step, as torch lays it out."""
+        state: dict[str, Tensor] = self.state[w]
+        state["step"] = torch.zeros((), dtype=torch.float32, device=w.device)
+        state["exp_avg"] = torch.zeros_like(w, memory_format=torch.preserve_format)
+        state["exp_avg_sq"] = torch.zeros_like(w, memory_format=torch.preserve_format)
+        return state
 
 
 class Muon(Optimizer):
@@ -61,6 +77,8 @@ class Muon(Optimizer):
         Decoupled: W shrinks by lr * weight_decay per step.
     """
 
+    _stacks: tuple[_Stack, ...] = ()  # made by the first step after the state has come from elsewhere
+
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
@@ -72,51 +90,78 @@ class Muon(Optimizer):
         assert closure is None
         self.update()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over momentum and settings."""
+        super().load_state_dict(state_dict)
+        self._stacks = ()
+
+    @torch.no_grad()
     def update(self) -> None:
         """Update every matrix that has a gradient, without the hooks that torch wraps around ``step``."""
-        for group in self.param_groups:
-            matrices = [w for w in group["params"] if w.grad is not None]
-            if not matrices:
-                continue
-            gradients = [w.grad for w in matrices]
-            for w in matrices:
-                if not self.state[w]:
-                    self.state[w]["momentum"] = torch.zeros_like(w)
-            buffers = [self.state[w]["momentum"] for w in matrices]
-            share = 1.0 - group["momentum"]
-            torch._foreach_lerp_(buffers, gradients, share)
-            updates = torch._foreach_lerp(buffers, gradients, share)
-            if group["weight_decay"]:
-                torch._foreach_mul_(matrices, 1.0 - group["lr"] * group["weight_decay"])
-            for w, direction in zip(matrices, _orthogonalised(list(updates)), strict=True):
-                w.add_(direction, alpha=-0.2 * group["lr"] * max(w.shape) ** 0.5)
+        (group,) = self.param_groups
+        matrices = [w for w in group["params"] if w.grad is not None]
+        if sum(len(stack.matrices) for stack in self._stacks) != len(matrices):
+            self._stacks = tuple(_Stack(members, self.state) for members in _stackable(matrices))
+        for stack in self._stacks:
+            stack.update(group["lr"], group["momentum"], group["weight_decay"])
 
 
-def _orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    """Return roughly the nearest (semi-)orthogonal matrices: few rounds, as exactness buys nothing."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, m in enumerate(matrices):
-        groups[min(m.shape), max(m.shape)].append(i)
-    out = list(matrices)
-    for members in groups.values():
-        wide = torch.stack([m if m.shape[0] <= m.shape[1] else m.T for m in (matrices[i] for i in members)])
-        done = _newton_schulz(wide)
-        for i, result in zip(members, done, strict=True):
-            out[i] = result if matrices[i].shape[0] <= matrices[i].shape[1] else result.T
-    return out
+def _stackable(matrices: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
+    """Group the matrices that are orthogonalised together: all narrow ones, others of equal shape."""
+    groups: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+    for w in matrices:
+        groups[(0, 0) if max(w.shape) <= _NARROW else (min(w.shape), max(w.shape))].append(w)
+    return groups.values()
 
 
-def _newton_schulz(x: Tensor) -> Tensor:
-    """Orthogonalise a stack (k, r, c) of wide matrices, r <= c."""
+class _Stack:
+    """Matrices with momentum and update in blocks (k, r, c), r <= c, the smaller ones bordered by zeros.
+
+    Zeros stay zeros when a matrix is orthogonalised, and for small ones the number of calls is what costs.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], state: dict[Tensor, Any]) -> None:
+        self.matrices = matrices
+        r, c = (max(side(w.shape) for w in matrices) for side in (min, max))
+        first = matrices[0].detach()
+        self._gradient, self._momentum, self._step = (first.new_zeros(len(matrices), r, c) for _ in range(3))
+        self._factors = first.new_tensor([max(w.shape) ** 0.5 for w in matrices]).view(-1, 1, 1)
+        self._gradients, self._steps = self._own(self._gradient), self._own(self._step)
+        for w, momentum in zip(matrices, self._own(self._momentum), strict=True):
+            if state[w]:
+                momentum.copy_(state[w]["momentum"])
+            state[w]["momentum"] = momentum
+
+    def _own(self, block: Tensor) -> list[Tensor]:
+        """Return each matrix's part of a block, in its shape."""
+        parts = [m[: min(w.shape), : max(w.shape)] for m, w in zip(block, self.matrices, strict=True)]
+        return [p if w.shape[0] <= w.shape[1] else p.t() for p, w in zip(parts, self.matrices, strict=True)]
+
+    def update(self, rate: float, momentum: float, weight_decay: float) -> None:
+        """Make one step."""
+        weights = [w.detach() for w in self.matrices]
+        torch._foreach_copy_(self._gradients, [w.grad for w in self.matrices if w.grad is not None])
+        self._momentum.lerp_(self._gradient, 1.0 - momentum)
+        torch.lerp(self._momentum, self._gradient, 1.0 - momentum, out=self._step)
+        torch.mul(_orthogonalised(self._step), self._factors, out=self._step)
+        if weight_decay:
+            torch._foreach_add_(weights, weights, alpha=-rate * weight_decay)
+        torch._foreach_add_(weights, self._steps, alpha=-0.2 * rate)
+
+
+def _orthogonalised(x: Tensor) -> Tensor:
+    """Return roughly the nearest (semi-)orthogonal matrices of a stack (k, r, c) of wide ones, r <= c.
+
+    By Newton's and Schulz's iteration; few rounds, as exactness buys nothing.
+    """
     a, b, c = _QUINTIC
-    dtype = x.dtype
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    if dtype == torch.float32 and x[0].numel() >= _HALF_FROM and _half_is_native(x.device):
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    if x.dtype == torch.float32 and x[0].numel() >= _HALF_FROM and _half_is_native(x.device):
         x = x.bfloat16()
     for _ in range(_ROUNDS):
-        gram = x @ x.mT
+        gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.to(dtype)
+    return x
 
 
 def _half_is_native(device: torch.device) -> bool:
