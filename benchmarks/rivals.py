@@ -34,7 +34,9 @@ class Work:
     kind: str = "dense"  # dense, conv or variational
 
 
-class _Variational(nn.Module):
+class Variational(nn.Module):
+    """The usual variational net, which returns its objective."""
+
     def __init__(self, work: Work) -> None:
         super().__init__()
         n, (h,) = work.X.shape[1], work.hidden
@@ -42,10 +44,15 @@ class _Variational(nn.Module):
         self.down = nn.Sequential(nn.Linear(work.code, h), nn.ReLU(), nn.Linear(h, n))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the batch's mean of squared error and divergence."""
         mean, log_variance = self.up(x).chunk(2, 1)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
         return ((self.down(z) - x) ** 2).sum(1).add(divergence).mean()
+
+    def restored(self, x: torch.Tensor) -> torch.Tensor:
+        """Reconstruct at the posterior's mean."""
+        return self.down(self.up(x).chunk(2, 1)[0])
 
 
 def dense(work: Work) -> nn.Sequential:
@@ -69,19 +76,26 @@ def conv(work: Work) -> nn.Sequential:
     )  # fmt: skip
 
 
-def plain(work: Work) -> float:
-    """The loop of the tutorials: DataLoader, zero_grad, backward, step."""
-    nets: dict[str, Callable[[Work], nn.Module]] = {"dense": dense, "conv": conv, "variational": _Variational}
-    net = nets[work.kind](work)
+NETS: dict[str, Callable[[Work], nn.Module]] = {"dense": dense, "conv": conv, "variational": Variational}
+
+
+def plain_loop(work: Work, net: nn.Module, epochs: int = 1) -> float:
+    """Train by the loop of the tutorials (DataLoader, zero_grad, backward, step); return the seconds."""
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(torch.from_numpy(work.X)), batch_size=work.batch, shuffle=True)
     start = time.perf_counter()
-    for (x,) in loader:
-        loss = net(x) if work.kind == "variational" else nn.functional.mse_loss(net(x), x)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for _ in range(epochs):
+        for (x,) in loader:
+            loss = net(x) if work.kind == "variational" else nn.functional.mse_loss(net(x), x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     return time.perf_counter() - start
+
+
+def plain(work: Work) -> float:
+    """The loop of the tutorials."""
+    return plain_loop(work, NETS[work.kind](work))
 
 
 def sklearn(work: Work) -> float:

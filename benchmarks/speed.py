@@ -3,21 +3,25 @@
     python benchmarks/speed.py --rounds 5
 
 needs the environment of benchmarks/rivals.txt and MNIST (``--data-home`` or DIABOLO_DATA), and writes
-benchmarks/results/speed.md. Each round runs every contestant once on each task, one after the other,
-so that a machine that slows down slows all; ratios are medians over rounds of ratios within a round.
-diabolo's figure counts rows trained on over the whole ``fit``: reading statistics, scaling, validation,
-history and best weights included.
+benchmarks/results/speed.md. Each round runs every contestant once on each task, one after the other, each in
+a process of its own, so that a machine that slows down slows all and no library's settings reach another;
+ratios are medians over rounds of ratios within a round. diabolo's figure counts rows trained on over the
+whole ``fit`` (of 5 epochs; 3 of the convolutional net): statistics, scaling, validation, history and best
+weights included. Rivals make one pass, without any of these.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,11 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 from kinds import processor
-from rivals import RIVALS, Work, silenced
+from rivals import NETS, RIVALS, Variational, Work, plain_loop, silenced
 
 import diabolo
 from diabolo.data import load
-from diabolo.recipe import resolve
 
 RESULTS = Path(__file__).parent / "results"
 SHARE = 0.9  # of the rows are trained on, the others validate
@@ -70,7 +73,7 @@ def estimator(work: Work, epochs: int, **more: Any) -> Any:
 
 def ours(work: Work, **more: Any) -> float:
     """Return the seconds per pass over all rows, from a fit of several."""
-    epochs = 1 if work.kind == "conv" else 5 if work.X.shape[1] < 100 else 2
+    epochs = 3 if work.kind == "conv" else 5
     model = estimator(work, epochs, **more)
     start = time.perf_counter()
     model.fit(work.X)
@@ -88,23 +91,109 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def training(rounds: int, tasks: list[Work]) -> list[str]:
+CONTESTANTS: dict[str, tuple[Callable[[Work], float], tuple[str, ...]]] = {
+    **{name: (partial(silenced, function), kinds) for name, (function, kinds) in RIVALS.items()},
+    "diabolo": (ours, ("dense", "conv", "variational")),
+    "diabolo, muon": (partial(ours, optimizer="muon", learning_rate=None), ("dense", "conv", "variational")),
+}
+
+
+class Process:
+    """A contestant on a task in a process of its own, which runs once for every line it is sent."""
+
+    def __init__(self, name: str, task: int, data_home: str | None) -> None:
+        command = [sys.executable, __file__, "--serve", name, str(task)]
+        self.child = subprocess.Popen(
+            command + (["--data-home", data_home] if data_home else []),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, work: Work) -> float:
+        """Have it run; return the seconds it took."""
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        self.child.stdin.write("run\n")
+        self.child.stdin.flush()
+        for line in self.child.stdout:
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise RuntimeError(f"a contestant ended with {self.child.wait()}")
+
+    def end(self) -> None:
+        """End the process."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait()
+
+
+def serve(name: str, task: Work) -> None:
+    """Be such a process."""
+    run = CONTESTANTS[name][0]
+    for _ in sys.stdin:
+        print("\nseconds", run(task), flush=True)
+
+
+def training(rounds: int, tasks: list[Work], data_home: str | None) -> list[str]:
     """Time the training against the rivals."""
     out = []
-    for work in tasks:
-        contestants: dict[str, Callable[[Work], float]] = {
-            name: (lambda w, f=function: silenced(f, w))
-            for name, (function, kinds) in RIVALS.items()
+    for i, work in enumerate(tasks):
+        contestants = {
+            name: Process(name, i, data_home)
+            for name, (_, kinds) in CONTESTANTS.items()
             if work.kind in kinds
         }
-        contestants["diabolo"] = ours
-        contestants["diabolo, muon"] = lambda w: ours(w, optimizer="muon", learning_rate=None)
         seconds = interleaved(rounds, contestants, work)
+        for process in contestants.values():
+            process.end()
         out += ["", f"### {work.name}", "", "| | samples/s | against the plain loop |", "|---|---:|---:|"]
         for name, each in seconds.items():
             ratio = statistics.median(b / a for a, b in zip(each, seconds["plain loop"], strict=True))
             out.append(f"| {name} | {len(work.X) / statistics.median(each):,.0f} | {ratio:.2f} |")
     return out
+
+
+def losses(tasks: list[Work]) -> list[str]:
+    """Compare what is reached on held-out rows after equal steps."""
+    names = ("plain loop", "the same from diabolo's first weights", "diabolo", "diabolo, muon")
+    out = ["", f"| task | steps | {' | '.join(names)} |", "|---|---:|---:|---:|---:|---:|"]
+    for work in tasks:
+        rows = np.random.default_rng(1).permutation(len(work.X))
+        test, train = work.X[rows[: len(rows) // 10]], work.X[rows[len(rows) // 10 :]]
+        found: dict[str, list[float]] = {name: [] for name in names}
+        epochs = 3
+        for seed in range(3):
+            more: dict[str, Any] = {"validation_fraction": 0.0, "random_state": seed, "scaling": None}
+            first = estimator(work, 1, schedule="constant", **more | {"learning_rate": 1e-30}).fit(train)
+            for name in names[:2]:
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    net = NETS[work.kind](work)
+                    if name != names[0] and not begin_at(net, first.module_):
+                        continue
+                    plain_loop(replace(work, X=train), net, epochs)
+                with torch.no_grad():
+                    x = torch.from_numpy(test)
+                    restored = net.restored(x) if isinstance(net, Variational) else net(x)
+                    found[name].append(float((restored.view(x.shape) - x).square().mean()))
+            more["schedule"] = "constant"
+            for name, others in ((names[2], {}), (names[3], {"optimizer": "muon", "learning_rate": None})):
+                model = estimator(work, epochs, **more | others).fit(train)
+                found[name].append(float(np.square(model.reconstruct(test) - test).mean()))
+        shown = [f"{min(v):.4f} to {max(v):.4f}" if v else "other kernels" for v in found.values()]
+        out.append(f"| {work.name} | {len(train) // work.batch * epochs:,} | {' | '.join(shown)} |")
+        print(out[-1], flush=True)
+    return out
+
+
+def begin_at(net: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Give ``net`` the weights of ``other``, where they have the same shapes in the same order."""
+    mine, theirs = list(net.parameters()), list(other.parameters())
+    if [w.shape for w in mine] != [w.shape for w in theirs]:
+        return False
+    with torch.no_grad():
+        for w, v in zip(mine, theirs, strict=True):
+            w.copy_(v)
+    return True
 
 
 def variants(rounds: int, tasks: list[Work]) -> list[str]:
@@ -122,56 +211,8 @@ def variants(rounds: int, tasks: list[Work]) -> list[str]:
     return out
 
 
-def contractive(rounds: int) -> list[str]:
-    """Time one step with and without the penalty, on 256 rows."""
-    out = ["", "| encoder | step, ms | without the penalty, ms | ratio |", "|---|---:|---:|---:|"]
-    x = torch.rand(256, 784, generator=torch.Generator().manual_seed(0))
-    cases: list[tuple[str, dict[str, Any]]] = [
-        ("784-1000, sigmoid", {"hidden_dims": (), "latent_dim": 1000, "latent_activation": "sigmoid"}),
-        ("784-512-30, linear code", {"hidden_dims": (512,), "latent_dim": 30}),
-        ("784-256-64, sigmoid code",
-         {"hidden_dims": (256,), "latent_dim": 64, "latent_activation": "sigmoid"}),
-        ("784-512-256-32, linear code", {"hidden_dims": (512, 256), "latent_dim": 32}),
-        ("conv 1-8-16, code 16", {"architecture": "conv", "channels": (8, 16), "latent_dim": 16,
-                                  "input_shape": (28, 28)}),
-    ]  # fmt: skip
-    for name, choices in cases:
-
-        def step(penalty: str | None, choices: dict[str, Any] = choices) -> Callable[[Work], float]:
-            from diabolo.parameters import Parameters
-            from diabolo.training.engine import choose_step
-            from diabolo.training.settings import Settings
-
-            shape = choices.get("input_shape", (784,))
-            p = Parameters(**{"depth": 1} | choices | {"penalty": penalty, "optimizer": "adam"})
-            recipe = resolve(
-                p, shape=shape, n_rows=256, scaling=None, bounded=False, seed=0, default_depth=p.depth
-            )
-            generator = torch.Generator().manual_seed(0)
-            module = recipe.build(generator).train()
-            settings = Settings(1e-3, "adam", 256, 1, "constant", 0.0, None, None)
-            one = choose_step(module, recipe.objective(), settings, generator)
-            data, rows = x.reshape(256, *shape), torch.arange(256)
-            one(data, rows, 0)
-
-            def run(_: Work) -> float:
-                start = time.perf_counter()
-                for _i in range(5):
-                    one(data, rows, 1)
-                return (time.perf_counter() - start) / 5
-
-            return run
-
-        contestants = {"with": step("contractive:0.1"), "without": step(None)}
-        seconds = interleaved(rounds, contestants, None)  # type: ignore[arg-type]
-        a, b = (statistics.median(seconds[k]) * 1e3 for k in ("with", "without"))
-        ratio = statistics.median(p / q for p, q in zip(seconds["with"], seconds["without"], strict=True))
-        out.append(f"| {name} | {a:.1f} | {b:.1f} | {ratio:.2f} |")
-    return out
-
-
 def interleaved(
-    rounds: int, contestants: dict[str, Callable[[Work], float]], work: Work
+    rounds: int, contestants: Mapping[str, Callable[[Work], float]], work: Work
 ) -> dict[str, list[float]]:
     """Run every contestant once per round, after one round that does not count."""
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -180,7 +221,7 @@ def interleaved(
             took = run(work)
             if i:
                 seconds[name].append(took)
-        print(work.name if work else "step", f"round {i} of {rounds}", flush=True)
+        print(work.name, f"round {i} of {rounds}", flush=True)
     return seconds
 
 
@@ -203,30 +244,37 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data-home", default=None)
-    parser.add_argument("--only", nargs="*", default=["training", "variants", "contractive"])
+    parser.add_argument("--only", nargs="*", default=["training", "losses", "variants"])
+    parser.add_argument("--serve", nargs=2, metavar=("CONTESTANT", "TASK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     tasks = works(options.data_home)
+    if options.serve:
+        serve(options.serve[0], tasks[int(options.serve[1])])
+        return
     page = [
         "# Speed",
         "",
         f"Made by `python benchmarks/speed.py --rounds {options.rounds}`: medians of interleaved rounds.",
         "",
         f"- hardware: {processor()}, {torch.get_num_threads()} threads, no GPU; a shared machine",
-        "- allocator: diabolo's first fit tells glibc to keep large blocks, which holds for the whole "
-        "process: the rivals profit from it here too, above all on A2 to A4",
+        "- each contestant in a process of its own, with its library's defaults",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]
     if "training" in options.only:
-        page += ["", "## Training", *training(options.rounds, tasks)]
+        page += ["", "## Training", *training(options.rounds, tasks, options.data_home)]
+    if "losses" in options.only:
+        page += [
+            "",
+            "## Mean squared error on held-out rows after equal steps, least and most of three seeds",
+            *losses([tasks[0], *tasks[3:]]),
+        ]
     if "variants" in options.only:
         page += [
             "",
             "## Kinds against the plain one",
             *variants(options.rounds, [tasks[0], replace(tasks[3], X=tasks[3].X[:6000])]),
         ]
-    if "contractive" in options.only:
-        page += ["", "## The contractive penalty, one step of 256 rows", *contractive(options.rounds)]
     (RESULTS / "speed.md").write_text("\n".join(page) + "\n")
 
 

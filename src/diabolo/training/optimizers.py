@@ -41,7 +41,11 @@ class Adam(AdamW):
                     steps.append(state["step"])
             if weights:
                 beta1, beta2 = group["betas"]
-                torch._foreach_add_(steps, 1.0)
+                if steps[0].device.type == "cpu":  # where the call for all costs more than one for each
+                    for taken in steps:
+                        taken += 1.0
+                else:
+                    torch._foreach_add_(steps, 1.0)
                 torch._fused_adamw_(
                     weights, gradients, first, second, [], steps,
                     lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
