@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 _CHUNK_VALUES = 524_288  # values of a product held at a time: 2 MB in float32
 _BLOCK = 128  # columns by which the symmetric product is computed
@@ -39,23 +39,17 @@ def chain_norm(weights: Sequence[Tensor], slopes: Slopes, n: int) -> Tensor:
 
 
 class _ChainNorm(torch.autograd.Function):
-    """The norms; their gradient is made along with them, when all samples count alike (a mean)."""
+    """The norms; their gradient is made along with them, for the case that all samples count alike."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, n: int, n_layers: int, *tensors: Tensor | None) -> Tensor:  # type: ignore[override]
-        weights, slopes = tensors[:n_layers], tensors[n_layers:]
-        learns = ctx.needs_input_grad[2:]  # type: ignore[attr-defined]
-        wanted = [bool(w) for w in learns[n_layers:]]
+    def forward(ctx: Any, n: int, n_layers: int, *tensors: Any) -> Tensor:
+        weights, slopes, learns = tensors[:n_layers], tensors[n_layers:], ctx.needs_input_grad[2:]
+        ctx.n_layers, ctx.wanted = n_layers, learns[n_layers:]
         norms, at_slopes, at_weights = norm_and_gradient(
-            weights,  # type: ignore[arg-type]
-            slopes,
-            n,
-            1.0 if any(learns) else None,
-            wanted,
+            weights, slopes, n, 1.0 if any(learns) else None, ctx.wanted
         )
-        ctx.n_layers, ctx.wanted = n_layers, wanted  # type: ignore[attr-defined]
-        ctx.has_slopes = [s is not None for s in at_slopes]  # type: ignore[attr-defined]
-        ctx.save_for_backward(*tensors, *at_weights, *(s for s in at_slopes if s is not None))
+        ctx.found = [g is not None for g in at_slopes]
+        ctx.save_for_backward(*tensors, *at_weights, *(g for g in at_slopes if g is not None))
         return norms
 
     @staticmethod
@@ -64,7 +58,7 @@ class _ChainNorm(torch.autograd.Function):
         size, saved = ctx.n_layers, ctx.saved_tensors
         weights, slopes, at_weights = saved[:size], saved[size : 2 * size], saved[2 * size : 3 * size]
         rest = iter(saved[3 * size :])
-        at_slopes = [next(rest) if has else None for has in ctx.has_slopes]
+        at_slopes = [next(rest) if found else None for found in ctx.found]
         if bool((pull == pull[0]).all()):
             at_weights = [g * pull[0] for g in at_weights]
             at_slopes = [None if g is None else g * pull[0] for g in at_slopes]

@@ -143,7 +143,8 @@ def _folded(step: _Step, norm: nn.BatchNorm1d) -> _Step:
 
 
 def _of_stack(steps: list[_Step], x: Tensor) -> Tensor:
-    weights, slopes = [], []
+    weights: list[Tensor] = []
+    slopes: list[Tensor | None] = []
     for step in steps:
         weights.append(step.weight if step.scale is None else step.weight * step.scale[:, None])
         if step.activation.name == "linear" and step is steps[-1]:

@@ -117,12 +117,12 @@ class _Encoding(Layer):
         self.kept_units = kept
         kept.layer = self.linear
 
-    def allocate(self, n: int, like: Tensor) -> None:
+    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
         self.before = self.output = like.new_empty(n, self.kept_units.k)
         self.gradient = like.new_empty(n, self.linear.weight.shape[1])
 
-    def up(self, h: Tensor) -> Call:
-        return partial(self._up, h)
+    def up(self, h: Tensor) -> list[Call]:
+        return [partial(self._up, h)]
 
     def _up(self, h: Tensor) -> None:
         kept, weight, bias = self.kept_units, self.linear.weight.detach(), self.linear.bias.detach()
@@ -160,14 +160,14 @@ class _Decoding(Layer):
         super().__init__(layer.linear)
         self.activation, self.dropout, self.kept_units = layer.activation, layer.dropout, kept
 
-    def allocate(self, n: int, like: Tensor) -> None:
-        super().allocate(n, like)
+    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
+        super().allocate(n, like, by_rows=True)
         self.gradient = like.new_empty(n, self.kept_units.k)
         # a unit's weights side by side, as a tied layer has them anyway
         self._rows = self.linear.weight.detach().t().contiguous()
 
-    def up(self, h: Tensor) -> Call:
-        return partial(self._up, h)
+    def up(self, h: Tensor) -> list[Call]:
+        return [partial(self._up, h)]
 
     def _up(self, h: Tensor) -> None:
         if not isinstance(self.linear, TiedLinear):
