@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -75,9 +75,18 @@ class Objective:
         return all(penalty.weight_at(step) == penalty.weight_at(None) for penalty in self.penalties)
 
 
-def revival(module: AutoencoderModule, passed: ForwardPass, auxiliary: Tensor) -> Tensor:
-    """Squared error between what the living units leave over and what the dead ones add to the output."""
+def revival(
+    module: AutoencoderModule,
+    passed: ForwardPass,
+    auxiliary: Tensor,
+    decode: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Squared error between what the living units leave over and what the dead ones add to the output.
+
+    ``decode`` maps the auxiliary code where it is not the whole code, as the decoder would.
+    """
+    decode = decode or module.decoder
     left_over = (passed.target - module.loss.mean(passed.raw)).detach()
     with running_statistics(module.decoder):
-        added = module.decoder(auxiliary) - module.decoder(torch.zeros_like(auxiliary))
+        added = decode(auxiliary) - decode(torch.zeros_like(auxiliary))
     return per_sample((left_over - added).square())

@@ -1,14 +1,10 @@
 r"""The squared Frobenius norm of an encoder's Jacobian, per sample, differentiable in the weights.
 
-Four exact routes, the cheapest for the encoder at hand being chosen:
+Two exact routes, chosen by the encoder at hand:
 
-1. one linear map and an element-wise activation: :math:`\sum_j f'(a_j)^2 \lVert W_j \rVert^2`;
-2. one hidden layer and a linear code: :math:`d^\top \left[(V^\top V) \circ (W W^\top)\right] d` with the
-   hidden layer's slopes d: one (h, h) matrix for the whole batch, and no Jacobian at all;
-3. a stack of linear maps and element-wise activations: the product of the layers' Jacobians, from
-   the narrower end; the widest factor is never multiplied out, because
-   :math:`\lVert M W \rVert^2 = \langle M (W W^\top), M \rangle`;
-4. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
+1. a stack of linear maps and element-wise activations: closed forms and products of the layers'
+   weights and slopes, with their gradients by hand (``diabolo.parts.chains``);
+2. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
 
 Batch normalisation enters with its running statistics and dropout not at all: the Jacobian is that
 of the function which ``transform`` computes, and samples do not depend on each other.
@@ -27,6 +23,7 @@ from torch import Tensor, nn
 
 from diabolo.parts.activations import Activate, Activation, activation
 from diabolo.parts.architectures.base import SeededDropout
+from diabolo.parts.chains import chain_norm
 from diabolo.parts.latents import LatentModule
 
 _CHUNK_VALUES = 4_000_000  # values of the Jacobian held at a time by the general route: 16 MB in float32
@@ -74,12 +71,7 @@ def squared_jacobian_norm(encoder: nn.Module, latent: LatentModule, x: Tensor) -
         steps = _dense_steps(encoder, latent)
         if steps is None:
             return _of_any(encoder, latent, x)
-        rows = len(x)
-        if not torch.is_grad_enabled():  # nothing is kept for a backward pass: bound the memory
-            ends = steps[0].weight.shape[1], steps[-1].weight.shape[0]
-            widest = max(step.weight.shape[0] for step in steps)
-            rows = max(1, _CHUNK_VALUES // (min(ends) * widest))
-        return torch.cat([_of_stack(steps, part) for part in torch.split(x.flatten(1), rows)])
+        return _of_stack(steps, x.flatten(1))
 
 
 def estimated_jacobian_norm(
@@ -151,39 +143,17 @@ def _folded(step: _Step, norm: nn.BatchNorm1d) -> _Step:
 
 
 def _of_stack(steps: list[_Step], x: Tensor) -> Tensor:
-    slopes: list[Tensor] = []
+    weights: list[Tensor] = []
+    slopes: list[Tensor | None] = []
     for step in steps:
+        weights.append(step.weight if step.scale is None else step.weight * step.scale[:, None])
+        if step.activation.name == "linear" and step is steps[-1]:
+            slopes.append(None)
+            break
         a = torch.nn.functional.linear(x, step.weight, step.bias)
         x = step.activation.function(a)
-        slope = step.activation.derivative(a, x)
-        slopes.append(slope if step.scale is None else slope * step.scale)
-    if len(steps) == 1:
-        return slopes[0].square() @ steps[0].weight.square().sum(1)
-    if len(steps) == 2 and steps[1].activation.name == "linear":
-        lower, upper, d = steps[0].weight, steps[1].weight, slopes[0]
-        if steps[1].scale is not None:
-            upper = upper * steps[1].scale[:, None]
-        coupling = (upper.T @ upper) * (lower @ lower.T)
-        return ((d @ coupling) * d).sum(1)
-    n_code, n_input = steps[-1].weight.shape[0], steps[0].weight.shape[1]
-    if n_code <= n_input:
-        product = slopes[-1][:, :, None] * steps[-1].weight
-        for step, slope in zip(reversed(steps[1:-1]), reversed(slopes[1:-1]), strict=True):
-            product = (product * slope[:, None, :]) @ step.weight
-        return _norm_of_product(product * slopes[0][:, None, :], steps[0].weight)
-    product = slopes[0][:, :, None] * steps[0].weight
-    for step, slope in zip(steps[1:], slopes[1:], strict=True):
-        product = slope[:, :, None] * (step.weight @ product)
-    return product.square().sum((1, 2))
-
-
-def _norm_of_product(left: Tensor, weight: Tensor) -> Tensor:
-    """Return ||left @ weight||^2 per sample for left (n, d, h), weight (h, m)."""
-    h, m = weight.shape
-    if m > h:
-        gram = weight @ weight.T
-        return ((left @ gram) * left).sum((1, 2))
-    return (left @ weight).square().sum((1, 2))
+        slopes.append(None if step.activation.name == "linear" else step.activation.derivative(a, x))
+    return chain_norm(weights, slopes, len(x))
 
 
 def _of_any(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:

@@ -238,17 +238,25 @@ class _Selecting(LatentModule):
         """Note which units are active and return a code of the dead ones, or None."""
         if not self.training:
             return None
-        with torch.no_grad():
-            active = (z != 0).transpose(0, 1).flatten(1).any(1)
-            self.silent.add_(len(z)).masked_fill_(active, 0)
-            dead = self.silent > self.revive_after
-            n_dead = int(dead.sum())
+        dead = self.dead_units((z != 0).transpose(0, 1).flatten(1).any(1), len(z))
+        n_dead = int(dead.sum())
         if not n_dead:
             return None
         # the pre-activation itself, not its rectified value: a unit below zero must get a gradient too
         masked = h.transpose(0, 1).masked_fill(~dead.view(-1, *[1] * (h.ndim - 1)), -math.inf).transpose(0, 1)
-        top = masked.topk(min(n_dead, max(1, h.shape[1] // 2)), dim=1)
+        top = masked.topk(min(n_dead, self.most_revived), dim=1)
         return torch.zeros_like(h).scatter(1, top.indices, top.values)
+
+    @property
+    def most_revived(self) -> int:
+        """Number of dead units at most in a sample's auxiliary code."""
+        return max(1, len(self.silent) // 2)
+
+    @torch.no_grad()
+    def dead_units(self, active: Tensor, n_samples: int) -> Tensor:
+        """Note which units a batch made active, (d,), and return which are dead now, (d,)."""
+        self.silent.add_(n_samples).masked_fill_(active, 0)
+        return self.silent > self.revive_after
 
 
 class TopKModule(_Selecting):

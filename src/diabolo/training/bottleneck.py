@@ -38,14 +38,21 @@ class Bottleneck(ABC):
         """Return what the penalties look at."""
         return Code(self.value, self.mean, self.mean)
 
+    def revive(
+        self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
+    ) -> dict[str, Tensor]:
+        """Return the reviving term where there is one, after adding its gradient to the decoder's."""
+        return {}
 
-class _Activated:
+
+class Activated:
     """The element-wise activation before a latent's own work, in place."""
 
     def __init__(self, name: str) -> None:
         self.rule: Derivative | None = DERIVATIVES.get(name)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Return f(h)."""
         self._saved = h
         if self.rule is None:
             return h
@@ -54,13 +61,14 @@ class _Activated:
         return out
 
     def backward(self, g: Tensor) -> None:
+        """Multiply g by f'(h)."""
         if self.rule is not None:
             self.rule.backward(g, self._saved)
 
 
 class _Deterministic(Bottleneck):
     def __init__(self, latent: DeterministicModule) -> None:
-        self.activated = _Activated(latent.activation.name)
+        self.activated = Activated(latent.activation.name)
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         self.value = self.mean = self.activated.forward(h)
@@ -73,7 +81,7 @@ class _Deterministic(Bottleneck):
 class _Noisy(Bottleneck):
     def __init__(self, latent: NoisyModule) -> None:
         self.latent = latent
-        self.activated = _Activated(latent.activation.name)
+        self.activated = Activated(latent.activation.name)
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         latent, self._a = self.latent, self.activated.forward(h)
@@ -96,7 +104,7 @@ class _Noisy(Bottleneck):
 class _TopK(Bottleneck):
     def __init__(self, latent: TopKModule) -> None:
         self.latent = latent
-        self.activated = _Activated(latent.activation.name)
+        self.activated = Activated(latent.activation.name)
         self.auxiliary: Tensor | None = None
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
@@ -114,6 +122,17 @@ class _TopK(Bottleneck):
 
     def code(self) -> Code:
         return Code(self.value, self.mean, self.mean, auxiliary=self.auxiliary)
+
+    def revive(
+        self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
+    ) -> dict[str, Tensor]:
+        if self.auxiliary is None:
+            return {}
+        leaf = self.auxiliary.requires_grad_()
+        with torch.enable_grad():
+            term = objective.revival_weight * revival(module, passed, leaf).mean()
+            term.backward()  # type: ignore[no-untyped-call]
+        return {REVIVAL: term.detach()}
 
 
 class _Gaussian(Bottleneck):
@@ -188,11 +207,6 @@ def penalties(
             divergence = posterior_divergence(z, bottleneck.log_variance)
             terms[penalty.name] = divergence.sum() * (weight / n)
             bottleneck.divergence = weight / n
-    if passed.code.auxiliary is not None and objective.revival_weight:
-        leaf = passed.code.auxiliary.requires_grad_()
-        with torch.enable_grad():
-            term = objective.revival_weight * revival(module, passed, leaf).mean()
-            term.backward()  # type: ignore[no-untyped-call]
-        assert leaf.grad is not None
-        terms[REVIVAL] = term.detach()
+    if objective.revival_weight:
+        terms |= bottleneck.revive(module, objective, passed)
     return terms

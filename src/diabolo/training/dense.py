@@ -31,7 +31,7 @@ Terms = dict[str, "Tensor | float"]
 _NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
 
 
-class _Layer:
+class Layer:
     """One dense layer with what follows it, as calls on buffers that stay where they are.
 
     ``output`` (n, out) is what the next layer sees, ``before`` the pre-activation where its derivative
@@ -58,13 +58,7 @@ class _Layer:
 
     def forward(self, h: Tensor) -> tuple[list[Call], Tensor]:
         """Return the calls that map h (n, in), and where they put the result (n, out)."""
-        linear = self.linear
-        weight, bias = linear.weight.detach().t(), linear.bias.detach()
-        calls: list[Call] = (
-            [_small_product(h, weight, self.before), partial(self.before.add_, bias)]
-            if self.narrow
-            else [partial(torch.addmm, bias, h, weight, out=self.before)]
-        )
+        calls = self.up(h)
         if self.activation is not None:
             calls.append(partial(DERIVATIVES[self.activation].forward, self.before, self.output))
         drop = self.dropout
@@ -74,6 +68,13 @@ class _Layer:
         calls.append(partial(self.kept.div_, 1.0 - drop.share))
         calls.append(partial(torch.mul, self.output, self.kept, out=self.dropped))
         return calls, self.dropped
+
+    def up(self, h: Tensor) -> list[Call]:
+        """Return the calls that write the linear map of h to ``before``."""
+        weight, bias = self.linear.weight.detach().t(), self.linear.bias.detach()
+        if self.narrow:
+            return [_small_product(h, weight, self.before), partial(self.before.add_, bias)]
+        return [partial(torch.addmm, bias, h, weight, out=self.before)]
 
     def backward(
         self, h: Tensor, g: Tensor, *, add: bool, shared: bool = False, first: bool = False
@@ -88,6 +89,11 @@ class _Layer:
             calls.append(partial(g.mul_, self.kept))
         if self.activation is not None:
             calls.append(partial(DERIVATIVES[self.activation].backward, g, self.before))
+        return calls + self.down(h, g, add=add, shared=shared, first=first), self.gradient
+
+    def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
+        """Return the calls of ``backward`` below the activation: g is the gradient of the linear map."""
+        calls: list[Call] = []
         linear = self.linear
         tied = isinstance(linear, TiedLinear)
         weight = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
@@ -104,7 +110,7 @@ class _Layer:
         calls.append(partial(sums.addmm_, ones, g) if add else product(ones, g, sums))
         if not first:
             calls.append(product(g, linear.weight.detach(), self.gradient))
-        return calls, self.gradient
+        return calls
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Call:
@@ -139,19 +145,19 @@ def _chain(calls: list[Call]) -> Call:
     return run
 
 
-def _layers(network: nn.Sequential) -> list[_Layer] | None:
+def _layers(network: nn.Sequential) -> list[Layer] | None:
     """Read a stack of dense blocks; None where there is anything else in it.
 
     Types are compared, not tested: a subclass may compute something else.
     """
-    found: list[_Layer] = []
+    found: list[Layer] = []
     for block in network:
         for part in block if type(block) is nn.Sequential else [block]:
             last = found[-1] if found else None
             if type(part) is nn.Linear or type(part) is TiedLinear:
                 if part.bias is None or not (part.weight.requires_grad and part.bias.requires_grad):
                     return None
-                found.append(_Layer(part))
+                found.append(Layer(part))
             elif type(part) is nn.Flatten or type(part) is nn.Unflatten:
                 continue
             elif type(part) is Activate and last and last.activation is None and last.dropout is None:
@@ -165,7 +171,7 @@ def _layers(network: nn.Sequential) -> list[_Layer] | None:
     return found or None
 
 
-def _both(module: AutoencoderModule) -> tuple[list[_Layer], list[_Layer]] | None:
+def _both(module: AutoencoderModule) -> tuple[list[Layer], list[Layer]] | None:
     """Read encoder and decoder; None where a layer is used twice, or tied to none of the encoder's."""
     encoder, decoder = _layers(module.encoder), _layers(module.decoder)
     if encoder is None or decoder is None:

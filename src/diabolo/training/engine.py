@@ -22,6 +22,7 @@ from diabolo.training.feed import Feed, as_feed
 from diabolo.training.history import History, Row
 from diabolo.training.optimizers import make_optimizers, set_rate, split
 from diabolo.training.settings import Settings
+from diabolo.training.sparse import SparseStep
 
 Progress = Callable[[Row, int], None]
 
@@ -99,8 +100,10 @@ def choose_step(
             "engine='dense' must go with dense layers without normalisation; got a net with other layers. "
             "Use engine='auto'."
         )
-    kind = DenseStep if dense and settings.engine != AutogradStep.name else AutogradStep
-    return kind(module, objective, settings, generator)
+    if not dense or settings.engine == AutogradStep.name:
+        return AutogradStep(module, objective, settings, generator)
+    sparse = SparseStep.suits(module, objective) and SparseStep.pays(module, settings.batch_size)
+    return (SparseStep if sparse else DenseStep)(module, objective, settings, generator)
 
 
 class Stage:

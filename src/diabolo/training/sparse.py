@@ -1,0 +1,283 @@
+"""The dense step for a code that keeps few of many units (TopK): what lies beside the code is sparse.
+
+With k of m units kept, four of the five products with the (m, d) matrices beside the code need their
+k columns only: the decoder's first layer, its weight's gradient, the encoder's last weight's gradient,
+and the gradient at the code, which is wanted at the k places alone. Only the encoder's own product needs
+all units; it is taken a few rows at a time, so that (n, m) pre-activations never lie in memory.
+
+The sparse products are ``embedding_bag``: measured against CSR matrices of torch and SciPy, gathered
+batched products and ``index_add``, it was the fastest on one and on two threads, and each of its sums
+runs in one order whatever the number of threads.
+
+Shapes: n samples, m units, k of them kept, d the width of the layer beside the code.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diabolo.autoencoder import AutoencoderModule
+from diabolo.objective import REVIVAL, Objective, revival
+from diabolo.parts import L1, ForwardPass
+from diabolo.parts.architectures.base import TiedLinear
+from diabolo.parts.latents import TopKModule
+from diabolo.training.bottleneck import Activated, Bottleneck
+from diabolo.training.dense import Call, DenseStep, Layer
+from diabolo.training.settings import Settings
+
+_CHUNK_VALUES = 8_388_608  # pre-activations made at a time: 32 MB in float32, and enough rows for two cores
+_GROUP = 16  # units among which the search for the largest looks at the greatest only
+_FALLING = ("gelu", "silu")  # the largest before these activations are not the largest after them
+# the sparse products pay where few units are kept, the products are not small and the batch has rows
+# enough to be worth turning the decoder's matrix. Measured with one thread, time of the dense step
+# against theirs: n=4096 m=8192 d=512 k=32 5.1; 256 2048 512 64 2.0; 256 2048 512 256 1.3;
+# 128 1600 784 100 1.4; 128 1000 100 100 1.0; 256 160 30 10 0.9; 32 1024 512 32 0.9
+_SHARE = 1 / 10
+_LEAST_WORK = 16_777_216  # n * m * d
+_LEAST_ROWS = 64
+
+
+class Kept:
+    """Which units a batch keeps, by sample and by unit."""
+
+    def __init__(self, units: int, k: int) -> None:
+        self.units, self.k = units, k
+        self.seen: Tensor  # (n, d), what the encoder's last layer gets
+        self.layer: nn.Linear  # which that layer is
+        self.dead: Tensor | None = None  # (u,), the dead units that take part in the step ...
+        self.dead_gradient: Tensor  # (n, u), ... and the gradient at their pre-activations
+
+    def hold(self, places: Tensor) -> None:
+        """Keep the units at ``places`` (n, k)."""
+        self.places = places
+        units, self._order = places.flatten().sort(stable=True)
+        self._rows = self._order.div(self.k, rounding_mode="floor")
+        self._starts = torch.searchsorted(units, torch.arange(self.units))
+        self._bags = torch.arange(len(places)).repeat_interleave(self.k)
+
+    def by_sample(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return the sum of the kept units' ``rows`` (m, d), times ``values`` (n, k): (n, d)."""
+        return functional.embedding_bag(self.places, rows, per_sample_weights=values, mode="sum")
+
+    def by_unit(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return the sum of the samples' ``rows`` (n, d), times ``values`` (n, k): (m, d)."""
+        return functional.embedding_bag(
+            self._rows, rows, self._starts, per_sample_weights=values.flatten()[self._order], mode="sum"
+        )
+
+    def products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the products of ``left`` (n, d) with the rows of ``right`` (m, d) at the places: (n, k)."""
+        places, firsts = self.places.flatten(), torch.arange(0, self._bags.numel(), self.k)
+        flat = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            left, right, places, firsts, self._bags, 0
+        )
+        return flat.view(self.places.shape)  # type: ignore[no-any-return]
+
+
+def largest(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest values of each row of h (n, m) and their places, (n, k) each, in any order.
+
+    The k largest lie in the k groups with the greatest maxima, which leaves torch's ``topk``, slow where
+    rows are long, nothing to do. Exact; which of equal values is taken is as open as in ``topk``.
+    """
+    n, m = h.shape
+    groups = m // _GROUP
+    if m % _GROUP or groups < 2 * k:
+        values, places = h.topk(k, dim=1, sorted=False)
+        return values, places
+    # a group is one of every ``groups`` units: maxima over strides are faster than over neighbours
+    chosen = _places_of_largest(h.view(n, _GROUP, groups).amax(1), k)
+    candidates = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(n, -1)
+    values = h.gather(1, candidates)
+    among = _places_of_largest(values, k)
+    return values.gather(1, among), candidates.gather(1, among)
+
+
+def _places_of_largest(x: Tensor, k: int) -> Tensor:
+    """Return the places of the k largest of each row: those above a bound, where no other equals it."""
+    values, width = x.numpy(), x.shape[1]
+    bound = np.sort(values, axis=1)[:, width - k, None]
+    found = np.flatnonzero(values >= bound)
+    if len(found) != len(values) * k or not np.isfinite(bound).all():
+        return x.topk(k, dim=1, sorted=False).indices
+    return torch.from_numpy(found).view(-1, k).remainder_(width)
+
+
+class _Encoding(Layer):
+    """The encoder's last layer; its output is the pre-activations of the kept units, (n, k)."""
+
+    def __init__(self, layer: Layer, kept: Kept) -> None:
+        super().__init__(layer.linear)
+        assert isinstance(self.linear, nn.Linear)
+        self.kept_units = kept
+        kept.layer = self.linear
+
+    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
+        self.before = self.output = like.new_empty(n, self.kept_units.k)
+        self.gradient = like.new_empty(n, self.linear.weight.shape[1])
+
+    def up(self, h: Tensor) -> list[Call]:
+        return [partial(self._up, h)]
+
+    def _up(self, h: Tensor) -> None:
+        kept, weight, bias = self.kept_units, self.linear.weight.detach(), self.linear.bias.detach()
+        kept.seen, places = h, []
+        rows = max(1, _CHUNK_VALUES // kept.units)
+        for part, out in zip(torch.split(h, rows), torch.split(self.before, rows), strict=True):
+            values, where = largest(_linear(part, weight, bias), kept.k)
+            out.copy_(values)
+            places.append(where)
+        kept.hold(torch.cat(places))
+
+    def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
+        return [partial(self._down, h, g, shared or add, first)]
+
+    def _down(self, h: Tensor, g: Tensor, add: bool, first: bool) -> None:
+        kept, weight, bias = self.kept_units, self.linear.weight, self.linear.bias
+        assert weight.grad is not None
+        assert bias.grad is not None
+        sums = kept.by_unit(h, g)
+        weight.grad.add_(sums) if add else weight.grad.copy_(sums)
+        bias.grad.copy_(torch.bincount(kept.places.flatten(), g.flatten(), kept.units))
+        if not first:
+            self.gradient.copy_(kept.by_sample(weight, g))
+        if kept.dead is not None:
+            weight.grad.index_add_(0, kept.dead, kept.dead_gradient.t() @ h)
+            bias.grad.index_add_(0, kept.dead, kept.dead_gradient.sum(0))
+            if not first:
+                self.gradient.addmm_(kept.dead_gradient, weight[kept.dead])
+
+
+class _Decoding(Layer):
+    """The decoder's first layer; its input is the values of the kept units, (n, k)."""
+
+    def __init__(self, layer: Layer, kept: Kept) -> None:
+        super().__init__(layer.linear)
+        self.activation, self.dropout, self.kept_units = layer.activation, layer.dropout, kept
+
+    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
+        super().allocate(n, like, by_rows=True)
+        self.gradient = like.new_empty(n, self.kept_units.k)
+        # a unit's weights side by side, as a tied layer has them anyway
+        self._rows = self.linear.weight.detach().t().contiguous()
+
+    def up(self, h: Tensor) -> list[Call]:
+        return [partial(self._up, h)]
+
+    def _up(self, h: Tensor) -> None:
+        if not isinstance(self.linear, TiedLinear):
+            self._rows.copy_(self.linear.weight.t())
+        torch.add(self.kept_units.by_sample(self._rows, h), self.linear.bias, out=self.before)
+
+    def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
+        return [partial(self._down, h, g)]
+
+    def _down(self, h: Tensor, g: Tensor) -> None:
+        linear, sums = self.linear, self.kept_units.by_unit(g, h)
+        gradient = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
+        assert gradient is not None
+        assert linear.bias.grad is not None
+        gradient.copy_(sums if isinstance(linear, TiedLinear) else sums.t())
+        torch.sum(g, 0, out=linear.bias.grad)
+        self.gradient.copy_(self.kept_units.products(g, self._rows))
+
+
+class _SparseTopK(Bottleneck):
+    """TopK where the encoder's last layer hands over the kept units only."""
+
+    def __init__(self, latent: TopKModule, kept: Kept, decoder: nn.Sequential) -> None:
+        self.latent, self.kept = latent, kept
+        self.activated = Activated(latent.activation.name)
+        self._decoder = [m for m in decoder.modules() if not isinstance(m, nn.Sequential)]
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        kept = self.kept
+        self.value = self.mean = self.activated.forward(h)
+        active = torch.zeros(kept.units, dtype=torch.bool)
+        active[kept.places[self.value != 0]] = True
+        self._dead = self.latent.dead_units(active, len(h)).nonzero()[:, 0]
+        kept.dead = None
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        self.activated.backward(g)
+        out.copy_(g)
+
+    def revive(
+        self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
+    ) -> dict[str, Tensor]:
+        kept, dead = self.kept, self._dead
+        if not len(dead):
+            return {}
+        layer, most = kept.layer, self.latent.most_revived
+        leaf = torch.addmm(layer.bias[dead], kept.seen, layer.weight[dead].t()).detach()
+        if len(dead) > most:
+            top = leaf.topk(most, dim=1)
+            leaf = torch.zeros_like(leaf).scatter_(1, top.indices, top.values)
+        first, *others = self._decoder
+        assert isinstance(first, nn.Linear | TiedLinear)
+
+        def decode(auxiliary: Tensor) -> Tensor:
+            out = functional.linear(auxiliary, first.weight.index_select(1, dead), first.bias)
+            for part in others:
+                out = part(out)
+            return out
+
+        with torch.enable_grad():
+            leaf.requires_grad_()
+            term = objective.revival_weight * revival(module, passed, leaf, decode).mean()
+            term.backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        kept.dead, kept.dead_gradient = dead, leaf.grad * (leaf != 0)
+        return {REVIVAL: term.detach()}
+
+
+class SparseStep(DenseStep):
+    """The dense step with sparse products beside a TopK code; see the module's text. Use ``suits`` first."""
+
+    @staticmethod
+    def suits(module: AutoencoderModule, objective: Objective) -> bool:
+        """Whether it can train this net: dense layers about a TopK code on the CPU, at most an L1 penalty."""
+        latent = module.latent
+        if type(latent) is not TopKModule or not DenseStep.covers(module) or latent.silent.is_cuda:
+            return False
+        last = [m for m in module.encoder.modules() if not isinstance(m, nn.Sequential)][-1]
+        first = next(m for m in module.decoder.modules() if not isinstance(m, nn.Sequential))
+        return (
+            type(last) is nn.Linear
+            and isinstance(first, nn.Linear | TiedLinear)
+            and latent.activation.name not in _FALLING
+            and all(type(penalty) is L1 for penalty in objective.penalties)
+        )
+
+    @staticmethod
+    def pays(module: AutoencoderModule, batch_size: int) -> bool:
+        """Whether it is faster than the dense one, where it suits."""
+        latent = module.latent
+        assert isinstance(latent, TopKModule)
+        units = len(latent.silent)
+        beside = max(layer.weight.numel() for layer in module.encoder.modules() if type(layer) is nn.Linear)
+        return latent.k <= _SHARE * units and batch_size >= _LEAST_ROWS and batch_size * beside >= _LEAST_WORK
+
+    def __init__(
+        self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
+    ) -> None:
+        super().__init__(module, objective, settings, generator)
+        latent = module.latent
+        assert isinstance(latent, TopKModule)
+        kept = Kept(len(latent.silent), latent.k)
+        self.encoder[-1] = _Encoding(self.encoder[-1], kept)
+        self.decoder[0] = _Decoding(self.decoder[0], kept)
+        self.bottleneck = _SparseTopK(latent, kept, module.decoder)
+        self._code_size = latent.k
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ``x @ weight.T + bias``, in single precision by oneDNN: a fifth faster than MKL on AMD."""
+    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return torch.addmm(bias, x, weight.t())
