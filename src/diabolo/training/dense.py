@@ -22,10 +22,12 @@ from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked, SquaredErrorModule
+from diabolo.parts.shares import drawn
 from diabolo.training.bottleneck import by_hand, penalties
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
+from diabolo.training.workers import Workers
 
 Call = Callable[[], object]
 _NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
@@ -64,7 +66,7 @@ class _Layer:
         drop = self.dropout
         if drop is None or drop.generator is None:
             return calls, self.output
-        calls.append(partial(self.kept.bernoulli_, 1.0 - drop.share, generator=drop.generator))
+        calls.append(partial(drawn, Tensor.bernoulli_, self.kept, 1.0 - drop.share, generator=drop.generator))
         calls.append(partial(self.kept.div_, 1.0 - drop.share))
         calls.append(partial(torch.mul, self.output, self.kept, out=self.dropped))
         return calls, self.dropped
@@ -312,6 +314,8 @@ class DenseStep:
             self._h_gradient.copy_(h.grad)
             terms = {name: term.detach() for name, term in terms.items()}
         self._encode_back()
+        if isinstance(generator, Workers):
+            generator.average(self._flat_gradient)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         for optimizer in self.optimizers:
