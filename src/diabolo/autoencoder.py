@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diabolo.parts import Corruption, ForwardPass, LatentModule, Level, LossModule, Network
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
+from diabolo.parts.latents import Selecting
 from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked
 
 
@@ -72,7 +73,7 @@ class AutoencoderModule(nn.Module):
         return list(self._levels)
 
     def draw_from(self, generator: torch.Generator | None) -> None:
-        """Let the dropout layers draw from ``generator``."""
+        """Let the dropout layers draw from ``generator``, and a latent that counts know of it."""
         for module in self.modules():
-            if isinstance(module, SeededDropout):
+            if isinstance(module, SeededDropout | Selecting):
                 module.generator = generator

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diabolo.errors import InvalidParameterError
 from diabolo.parts.base import Part, as_part, check_range
+from diabolo.parts.shares import drawn
 
 
 @dataclass
@@ -43,7 +44,7 @@ class GaussianNoise(Corruption):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` plus noise."""
-        return x + self.std * torch.empty_like(x).normal_(generator=generator)
+        return x + self.std * drawn(Tensor.normal_, torch.empty_like(x), generator=generator)
 
 
 @dataclass
@@ -68,7 +69,7 @@ class MaskingNoise(Corruption):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` with some values zeroed."""
-        return x * torch.empty_like(x).bernoulli_(1.0 - self.fraction, generator=generator)
+        return x * drawn(Tensor.bernoulli_, torch.empty_like(x), 1.0 - self.fraction, generator=generator)
 
 
 @dataclass
@@ -103,7 +104,7 @@ class SaltAndPepper(Corruption):
         """Return ``x`` with some values replaced."""
         low = x.amin() if self.low is None else torch.as_tensor(self.low, dtype=x.dtype, device=x.device)
         high = x.amax() if self.high is None else torch.as_tensor(self.high, dtype=x.dtype, device=x.device)
-        chance = torch.empty_like(x).uniform_(generator=generator)
+        chance = drawn(Tensor.uniform_, torch.empty_like(x), generator=generator)
         x = torch.where(chance < self.fraction / 2, low, x)
         return torch.where((chance >= self.fraction / 2) & (chance < self.fraction), high, x)
 

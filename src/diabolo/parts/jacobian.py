@@ -25,6 +25,7 @@ from diabolo.parts.activations import Activate, Activation, activation
 from diabolo.parts.architectures.base import SeededDropout
 from diabolo.parts.chains import chain_norm
 from diabolo.parts.latents import LatentModule
+from diabolo.parts.shares import drawn
 
 _CHUNK_VALUES = 4_000_000  # values of the Jacobian held at a time by the general route: 16 MB in float32
 
@@ -87,7 +88,7 @@ def estimated_jacobian_norm(
         z = latent(encoder(x)).mean
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for _ in range(n_probes):
-            probe = torch.empty_like(z).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+            probe = drawn(Tensor.bernoulli_, torch.empty_like(z), 0.5, generator=generator).mul_(2).sub_(1)
             (row,) = torch.autograd.grad(z, x, probe, create_graph=keep, retain_graph=True)
             total = total + row.flatten(1).square().sum(1)
         return total / n_probes

@@ -20,6 +20,7 @@ from torch.nn import functional
 from diabolo.errors import IncompatiblePartsError
 from diabolo.parts.activations import Activation, activation
 from diabolo.parts.base import Part, check_range
+from diabolo.parts.shares import Shared, drawn
 
 
 @dataclass
@@ -198,7 +199,7 @@ class GaussianModule(LatentModule):
         log_variance = log_variance.clamp(self.LEAST, self.MOST)
         value = mean
         if generator is not None:
-            noise = torch.empty_like(mean).normal_(generator=generator)
+            noise = drawn(Tensor.normal_, torch.empty_like(mean), generator=generator)
             value = mean + torch.exp(0.5 * log_variance) * noise
         return Code(value, mean, h, log_variance=log_variance)
 
@@ -225,8 +226,13 @@ class GaussianPosterior(Latent):
 
 
 # ----------------------------------------------------------------------------------------------------
-class _Selecting(LatentModule):
-    """Common to the latents that keep few units: counts how long each unit has been silent."""
+class Selecting(LatentModule):
+    """Common to the latents that keep few units: counts how long each unit has been silent.
+
+    ``generator`` is that of the training, which knows whether other workers have rows of the batch too.
+    """
+
+    generator: torch.Generator | None = None
 
     def __init__(self, latent_dim: int, revive_after: int) -> None:
         super().__init__()
@@ -255,11 +261,13 @@ class _Selecting(LatentModule):
     @torch.no_grad()
     def dead_units(self, active: Tensor, n_samples: int) -> Tensor:
         """Note which units a batch made active, (d,), and return which are dead now, (d,)."""
+        if isinstance(self.generator, Shared):
+            active, n_samples = self.generator.any(active), self.generator.whole
         self.silent.add_(n_samples).masked_fill_(active, 0)
         return self.silent > self.revive_after
 
 
-class TopKModule(_Selecting):
+class TopKModule(Selecting):
     """The code keeps each sample's k largest units."""
 
     def __init__(self, latent_dim: int, k: int, name: str, revive_after: int) -> None:
@@ -274,7 +282,7 @@ class TopKModule(_Selecting):
         return Code(z, z, h, auxiliary=self.auxiliary(h, z))
 
 
-class _BatchTopK(_Selecting):
+class _BatchTopK(Selecting):
     _MOMENTUM = 0.02
 
     def __init__(self, latent_dim: int, k: int, name: str, revive_after: int) -> None:

@@ -17,6 +17,7 @@ from diabolo.objective import REVIVAL, Objective, revival
 from diabolo.parts import L1, Code, ForwardPass, KLSparsity, PosteriorKL
 from diabolo.parts.latents import DeterministicModule, GaussianModule, NoisyModule, TopKModule
 from diabolo.parts.penalties import posterior_divergence
+from diabolo.parts.shares import drawn
 from diabolo.training.derivatives import DERIVATIVES, Derivative
 
 
@@ -142,7 +143,7 @@ class _Gaussian(Bottleneck):
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         self.mean, self._raw = h.chunk(2, dim=1)
         self.log_variance = self._raw.clamp(self.latent.LEAST, self.latent.MOST)
-        self._noise = torch.empty_like(self.mean).normal_(generator=generator)
+        self._noise = drawn(Tensor.normal_, torch.empty_like(self.mean), generator=generator)
         self._noise.mul_(torch.exp(0.5 * self.log_variance))
         self.value = self.mean + self._noise
         self.divergence = 0.0  # the weight of the divergence in the coming gradient, per sample

@@ -95,6 +95,8 @@ class Checkpoint:
     ----------
     seconds : float
         That the run which is resumed has behind it.
+    writes : bool
+        Whether checkpoints are written: of several workers one does it for all.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class Checkpoint:
         self._failed = False
         self.stage = 0
         self.seconds = 0.0
+        self.writes = True
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             exists = self._path.exists()
@@ -220,6 +223,8 @@ class Checkpoint:
 
     def _write(self, mark: Mark) -> None:
         """Write; a disk that is full must not cost the training, so that is a warning, said once."""
+        if not self.writes:
+            return
         last = self.stage == self._stages - 1
         header = {
             **self._about,

@@ -20,11 +20,13 @@ from diabolo.objective import LOSS, TOTAL, Objective
 from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
+from diabolo.parts.shares import drawn
 from diabolo.training.bottleneck import by_hand, penalties
 from diabolo.training.costs import cost
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
+from diabolo.training.workers import Workers
 
 Call = Callable[[], object]
 Terms = dict[str, "Tensor | float"]
@@ -64,7 +66,7 @@ class Layer:
         drop = self.dropout
         if drop is None or drop.generator is None:
             return calls, self.output
-        calls.append(partial(self.kept.bernoulli_, 1.0 - drop.share, generator=drop.generator))
+        calls.append(partial(drawn, Tensor.bernoulli_, self.kept, 1.0 - drop.share, generator=drop.generator))
         calls.append(partial(self.kept.div_, 1.0 - drop.share))
         calls.append(partial(torch.mul, self.output, self.kept, out=self.dropped))
         return calls, self.dropped
@@ -303,6 +305,8 @@ class DenseStep:
             forward()
             terms = {LOSS: self._cost()}
             backward()
+        if isinstance(self.generator, Workers):
+            self.generator.average(self._flat_gradient)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         for optimizer in self.optimizers:

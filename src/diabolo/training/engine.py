@@ -23,6 +23,7 @@ from diabolo.training.history import History, Row
 from diabolo.training.optimizers import make_optimizers, set_rate, split
 from diabolo.training.settings import Settings
 from diabolo.training.sparse import SparseStep
+from diabolo.training.workers import Workers
 
 Progress = Callable[[Row, int], None]
 
@@ -68,6 +69,8 @@ class AutogradStep:
         for weight in self.parameters:
             weight.grad = None
         terms[TOTAL].backward()  # type: ignore[no-untyped-call]
+        if isinstance(self.generator, Workers):
+            self.generator.average_gradients(self.parameters)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         with torch.no_grad():
@@ -271,15 +274,19 @@ class Stage:
         sums: Terms = {}
         varies = self.settings.schedule == "cosine"
         set_rate(self.step.optimizers, self._rate_at(self.steps_done))
-        before = self.steps_done
+        before, workers = self.steps_done, self.generator if isinstance(self.generator, Workers) else None
         with closing(self.data.batches(self.batch_size, self.generator)) as batches:
             for data, rows in batches:
                 if varies:
                     set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+                if workers is not None:
+                    rows = workers.share(rows)
                 terms = self.step(data, rows, self.steps_done)
                 for name, term in terms.items():
                     sums[name] = sums[name] + term if name in sums else term
                 self.steps_done += 1
+        if workers is not None:
+            sums = workers.averaged(sums)
         return {name: float(value) / (self.steps_done - before) for name, value in sums.items()}
 
     def _validate(self) -> dict[str, float]:
@@ -294,7 +301,8 @@ class Stage:
                 terms = self.objective(self.module, passed, None, generator)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term.sum())
-        return {name: value / len(self.held_out) for name, value in sums.items()}
+        means = {name: value / len(self.held_out) for name, value in sums.items()}
+        return self.generator.agreed(means) if isinstance(self.generator, Workers) else means
 
     def _finite(self, *all_terms: dict[str, float]) -> bool:
         totals = [terms[TOTAL] for terms in all_terms if terms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -20,6 +21,7 @@ from diabolo.training.feed import Feed, MemoryFeed, as_feed
 from diabolo.training.history import History
 from diabolo.training.machine import keep_memory, threads_for
 from diabolo.training.settings import Settings
+from diabolo.training.workers import Workers, is_first, n_workers
 
 
 def train(
@@ -32,6 +34,9 @@ def train(
     checkpoint: Checkpoint | None = None,
 ) -> tuple[History, bool]:
     """Train ``module`` by ``recipe``; return the history and whether the user interrupted it.
+
+    Where torch.distributed has a group, its workers train together and each ends with the same module;
+    the first one writes the checkpoints.
 
     Parameters
     ----------
@@ -53,26 +58,38 @@ def train(
         Where no learning rate keeps the weights finite.
     CheckpointError
         Where the checkpoint to go on from is another run's.
+    IncompatiblePartsError, InvalidParameterError
+        Where several workers cannot give one worker's result.
     """
     keep_memory()
     data = as_feed(data)
+    workers = Workers.join(generator) if n_workers() > 1 else None
+    if workers is not None:
+        generator = workers
+        workers.check(module, recipe, data, 0 if checkpoint is None else checkpoint.epochs_done)
     history = History()
     settings = _settings(recipe)
     started = time.perf_counter()
     layerwise = isinstance(recipe.training, LayerWise)
     stages = 1 + (len(module.pairs or ()) if layerwise else 0)
     if checkpoint is not None:
+        checkpoint.writes = is_first()
         checkpoint.begin(module, recipe, data, held_out, stages)
         started -= checkpoint.seconds
     run = _Run(recipe, settings, data, held_out, generator, history, started, progress, checkpoint)
-    with threads_for(_flop_per_step(module, data, settings.batch_size)):
+    with (
+        threads_for(_flop_per_step(module, data, settings.batch_size)),
+        nullcontext() if workers is None else workers.listening(),
+    ):
         if isinstance(recipe.training, LayerWise) and _pretrain(module, recipe.training, run):
             return history, True
         total = settings.epochs + run.epochs_before
         run.passed(stages - 1)
         stage = Stage(module, recipe.objective(), data, held_out, settings, generator)
         name = "fine-tuning" if layerwise else "end_to_end"
-        return history, stage.run(history, name, started, progress, total, checkpoint)
+        interrupted = stage.run(history, name, started, progress, total, checkpoint)
+    # told to stop when the last step had been made
+    return history, interrupted or (workers is not None and workers.stopped)
 
 
 def continue_training(

@@ -19,6 +19,7 @@ from torch.nn.utils import skip_init
 from diabolo.names import check_name
 from diabolo.parts.activations import Activate, activation
 from diabolo.parts.base import Part, check_range
+from diabolo.parts.shares import drawn
 
 NORMS = ("batch", "layer")
 INITIALISATIONS = ("auto", "he", "xavier", "sparse")
@@ -94,7 +95,7 @@ class SeededDropout(nn.Module):
         """Drop units, any shape."""
         if not self.training or self.generator is None:
             return x
-        keep = torch.empty_like(x).bernoulli_(1.0 - self.share, generator=self.generator)
+        keep = drawn(Tensor.bernoulli_, torch.empty_like(x), 1.0 - self.share, generator=self.generator)
         return x * keep / (1.0 - self.share)
 
 
