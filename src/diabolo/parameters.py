@@ -128,7 +128,13 @@ class Parameters:
     engine: str = _option(
         "auto",
         "The step behind the training: dense (written by hand, for dense layers without normalisation), "
-        "autograd (any net), or auto: the fastest that can.",
+        "autograd (any net), compiled (any net, by a C++ compiler, if the training is long enough to pay for "
+        "that), or auto: dense where it can, else autograd.",
+    )
+    precision: str = _option(
+        "float32",
+        "Numbers in the products of wide layers: float32, or bf16 (half as long, faster where the processor "
+        "multiplies it natively; weights stay in float32).",
     )
     device: str = _option("auto", "auto (a CUDA GPU where there is one), cpu, cuda, mps.")
     random_state: int | np.random.RandomState | None = _option(

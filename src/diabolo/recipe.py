@@ -44,7 +44,8 @@ from diabolo.parts.losses import Clip, Linked
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
 SCHEDULES = ("constant", "cosine", "plateau")
 OPTIMIZERS = ("adam", "muon")
-ENGINES = ("auto", "autograd", "dense")
+ENGINES = ("auto", "autograd", "dense", "compiled")
+PRECISIONS = ("float32", "bf16")
 _RATES = {"adam": 2e-3, "muon": 1e-2}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -76,6 +77,7 @@ class Recipe:
     validation_fraction: float
     patience: int | None
     engine: str
+    precision: str
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -250,6 +252,7 @@ def resolve(
         validation_fraction=float(p.validation_fraction),
         patience=p.patience,
         engine=p.engine,
+        precision=p.precision,
         seed=seed,
     )
 
@@ -388,6 +391,7 @@ def _check_training(p: Parameters | Recipe) -> None:
         check_range("learning_rate", p.learning_rate, low=0, open_low=True)
     check_name("optimizer", p.optimizer, OPTIMIZERS)
     check_name("engine", p.engine, ENGINES)
+    check_name("precision", p.precision, PRECISIONS)
     check_name("schedule", p.schedule, SCHEDULES)
     check_range("weight_decay", p.weight_decay, low=0)
     check_range("validation_fraction", p.validation_fraction, low=0, high=1, open_high=True)

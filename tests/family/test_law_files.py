@@ -358,6 +358,7 @@ UNFIT = {
     "optimizer": ["nonsense", 3, None],
     "schedule": ["nonsense", None],
     "engine": ["nonsense", 3, None],
+    "precision": ["nonsense", 3, None],
     "scaling": ["nonsense", 3],
     "latent_activation": ["nonsense", 3],
     "output_activation": ["nonsense", 3],

@@ -22,6 +22,7 @@ from diabolo.parts.losses import (
 )
 from diabolo.training.derivatives import DERIVATIVES
 
+Terms = dict[str, "Tensor | float"]
 Cost = Callable[[], "Tensor | float"]
 Residual = Callable[[], object]
 _FEW = 65_536  # values up to which NumPy has less overhead than torch brings by a second thread

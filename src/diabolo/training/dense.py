@@ -22,14 +22,13 @@ from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.shares import drawn
 from diabolo.training.bottleneck import by_hand, penalties
-from diabolo.training.costs import cost
+from diabolo.training.costs import Terms, cost
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
 from diabolo.training.workers import Workers
 
 Call = Callable[[], object]
-Terms = dict[str, "Tensor | float"]
 _NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
 
 
@@ -173,18 +172,6 @@ def _layers(network: nn.Sequential) -> list[Layer] | None:
     return found or None
 
 
-def _both(module: AutoencoderModule) -> tuple[list[Layer], list[Layer]] | None:
-    """Read encoder and decoder; None where a layer is used twice, or tied to none of the encoder's."""
-    encoder, decoder = _layers(module.encoder), _layers(module.decoder)
-    if encoder is None or decoder is None:
-        return None
-    below = {id(layer.linear) for layer in encoder}
-    every = [id(layer.linear) for layer in (*encoder, *decoder)]
-    tied = [id(layer.linear.source) for layer in decoder if isinstance(layer.linear, TiedLinear)]
-    alone = len(set(every)) == len(every) and len(set(tied)) == len(tied)
-    return (encoder, decoder) if alone and below.issuperset(tied) else None
-
-
 class DenseStep:
     """One step of training for dense nets; see the module's text. Use ``covers`` first."""
 
@@ -193,12 +180,24 @@ class DenseStep:
     @staticmethod
     def covers(module: AutoencoderModule) -> bool:
         """Whether the net consists of dense layers only, without normalisation."""
-        return _both(module) is not None
+        return DenseStep.read(module) is not None
+
+    @staticmethod
+    def read(module: AutoencoderModule) -> tuple[list[Layer], list[Layer]] | None:
+        """Read encoder and decoder; None where a layer is used twice, or tied to none of the encoder's."""
+        encoder, decoder = _layers(module.encoder), _layers(module.decoder)
+        if encoder is None or decoder is None:
+            return None
+        below = {id(layer.linear) for layer in encoder}
+        every = [id(layer.linear) for layer in (*encoder, *decoder)]
+        tied = [id(layer.linear.source) for layer in decoder if isinstance(layer.linear, TiedLinear)]
+        alone = len(set(every)) == len(every) and len(set(tied)) == len(tied)
+        return (encoder, decoder) if alone and below.issuperset(tied) else None
 
     def __init__(
         self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
     ) -> None:
-        both = _both(module)
+        both = self.read(module)
         assert both is not None
         encoder, decoder = both
         self.module, self.objective, self.generator = module, objective, generator
@@ -221,6 +220,7 @@ class DenseStep:
         self._flat_gradient = torch.zeros_like(self._flat)
         # what Adam takes is one vector to it
         self._vector = nn.Parameter(self._flat[: sum(_aligned(w) for w in others)])
+        self.has_stepped = False
         self.attach()
         self.optimizers = make_optimizers(
             matrices, [self._vector] if others else [], settings.learning_rate, settings.weight_decay
@@ -293,6 +293,7 @@ class DenseStep:
         """Train on ``data[rows]``; return the batch's mean of every term, on a GPU as tensors there."""
         if len(rows) != self._n:
             self._prepare(len(rows), data)
+            self.has_stepped = True
         if self._by_numpy:
             data.numpy().take(rows.numpy(), 0, self._x.numpy(), "clip")  # "raise" would go through a copy
         else:

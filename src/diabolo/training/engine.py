@@ -11,16 +11,20 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import CheckpointError, DivergedError, DivergenceWarning, IncompatiblePartsError
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
+from diabolo.training.autograd import AutogradStep, CompiledStep
 from diabolo.training.checkpoint import Checkpoint, Mark
-from diabolo.training.dense import DenseStep, Terms
+from diabolo.training.costs import Terms
+from diabolo.training.dense import DenseStep
 from diabolo.training.feed import Feed, as_feed
+from diabolo.training.half import HalfStep
 from diabolo.training.history import History, Row
-from diabolo.training.optimizers import make_optimizers, set_rate, split
+from diabolo.training.machine import flop_per_step
+from diabolo.training.optimizers import set_rate
 from diabolo.training.settings import Settings
 from diabolo.training.sparse import SparseStep
 from diabolo.training.workers import Workers
@@ -31,6 +35,8 @@ _WARM_UP = 0.05  # share of a cosine schedule in which the rate rises
 _RETRIES = 5  # how often a diverging stage may go back and halve its rate
 _PLATEAU = 5  # epochs without a better loss before the plateau schedule halves the rate
 _EXPLODED = 1e4  # a total this many times the first one counts as diverged
+# a compilation takes 10 to 20 s and saves at most a third: what a minute or so on two cores is worth
+_WORK_TO_COMPILE = 6e12
 _VALIDATION_ROWS = 2048  # rows per batch where nothing is learned
 # what a stage keeps from one epoch to the next, besides weights, optimizers, generator and history
 _COURSE = (
@@ -39,58 +45,17 @@ _COURSE = (
 )  # fmt: skip
 
 
-class AutogradStep:
-    """The general step: gather a batch into a buffer, differentiate, update; nothing is read back."""
-
-    name = "autograd"
-
-    def __init__(
-        self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
-    ) -> None:
-        self.module = module
-        self.objective = objective
-        self.clip_norm = settings.clip_norm
-        self.generator = generator
-        self.parameters = [w for w in module.parameters() if w.requires_grad]
-        matrices, others = split(settings.optimizer, self.parameters)
-        self.optimizers = make_optimizers(matrices, others, settings.learning_rate, settings.weight_decay)
-        self._buffer: Tensor | None = None
-
-    def __call__(self, data: Tensor, rows: Tensor, step: int) -> Terms:
-        """Train on ``data[rows]``; return the batch's mean of every term, still on the device."""
-        if self._buffer is None or len(self._buffer) != len(rows):
-            self._buffer = torch.empty((len(rows), *data.shape[1:]), dtype=data.dtype, device=data.device)
-        batch = torch.index_select(data, 0, rows, out=self._buffer)
-        passed = self.module(batch, self.generator)
-        terms = {
-            name: term.mean()
-            for name, term in self.objective(self.module, passed, step, self.generator).items()
-        }
-        for weight in self.parameters:
-            weight.grad = None
-        terms[TOTAL].backward()  # type: ignore[no-untyped-call]
-        if isinstance(self.generator, Workers):
-            self.generator.average_gradients(self.parameters)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        with torch.no_grad():
-            for optimizer in self.optimizers:
-                optimizer.update()
-        return {name: term.detach() for name, term in terms.items()}
-
-    def attach(self) -> None:
-        """Nothing to prepare: the parameters are the module's own."""
-
-    def detach(self) -> None:
-        """Free the gradients."""
-        for weight in self.parameters:
-            weight.grad = None
-
-
 def choose_step(
-    module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
+    module: AutoencoderModule,
+    objective: Objective,
+    settings: Settings,
+    generator: torch.Generator,
+    work: float = 0.0,
 ) -> AutogradStep | DenseStep:
     """Return the fastest step for this net, or the one that ``settings.engine`` names.
+
+    A compiled one is the plain one where the whole training, of ``work`` floating-point operations, would
+    not take as long as compiling.
 
     Raises
     ------
@@ -103,8 +68,12 @@ def choose_step(
             "engine='dense' must go with dense layers without normalisation; got a net with other layers. "
             "Use engine='auto'."
         )
-    if not dense or settings.engine == AutogradStep.name:
+    if settings.engine == CompiledStep.name and work >= _WORK_TO_COMPILE:
+        return CompiledStep(module, objective, settings, generator)
+    if not dense or settings.engine in (AutogradStep.name, CompiledStep.name):
         return AutogradStep(module, objective, settings, generator)
+    if settings.precision == "bf16":
+        return HalfStep(module, objective, settings, generator)
     sparse = SparseStep.suits(module, objective) and SparseStep.pays(module, settings.batch_size)
     return (SparseStep if sparse else DenseStep)(module, objective, settings, generator)
 
@@ -138,7 +107,10 @@ class Stage:
         self.held_out = held_out
         self.settings = settings
         self.generator = generator
-        self.step = choose_step(module, objective, settings, generator)
+        feed = as_feed(data)
+        steps = settings.epochs * max(1, len(feed) // settings.batch_size)
+        work = steps * flop_per_step(module, feed.sample_shape, min(settings.batch_size, len(feed)))
+        self.step = choose_step(module, objective, settings, generator, work)
         self.use(data)
         self.steps_done = 0
         self.rate = settings.learning_rate
@@ -169,7 +141,8 @@ class Stage:
         """Train to the end, leave the best weights in the module; return whether it was interrupted."""
         interrupted = False
         history.stopped_by = "epochs"
-        history.engine = self.step.name
+        if self.settings.engine == CompiledStep.name and not isinstance(self.step, CompiledStep):
+            history.events.append(f"{name}: not compiled, as the training is too short to pay for it")
         history.best_epoch = 0
         if checkpoint is not None:
             checkpoint.hand_over(lambda mark: self._go_on(mark, history))
@@ -186,6 +159,7 @@ class Stage:
                     continue
                 self.epoch += 1
                 good = self._snapshot()
+                history.engine = self.step.name
                 row: Row = {"stage": name, "epoch": self.epoch, "seconds": time.perf_counter() - started}
                 row["learning_rate"] = self._rate_at(self.steps_done - 1)
                 row |= {f"training_{k}": v for k, v in terms.items()}
@@ -281,13 +255,25 @@ class Stage:
                     set_rate(self.step.optimizers, self._rate_at(self.steps_done))
                 if workers is not None:
                     rows = workers.share(rows)
-                terms = self.step(data, rows, self.steps_done)
+                terms = self._step(data, rows)
                 for name, term in terms.items():
                     sums[name] = sums[name] + term if name in sums else term
                 self.steps_done += 1
         if workers is not None:
             sums = workers.averaged(sums)
         return {name: float(value) / (self.steps_done - before) for name, value in sums.items()}
+
+    def _step(self, data: Tensor, rows: Tensor) -> Terms:
+        """Make one step; where a GPU has no memory for the dense step's buffers, by the general one."""
+        try:
+            return self.step(data, rows, self.steps_done)
+        except torch.OutOfMemoryError:
+            if isinstance(self.step, AutogradStep) or self.step.has_stepped:
+                raise
+        self.step.detach()
+        self.step = AutogradStep(self.module, self.objective, self.settings, self.generator)
+        set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+        return self.step(data, rows, self.steps_done)
 
     def _validate(self) -> dict[str, float]:
         """Return the objective on the held-out rows, always with the same noise."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 
 import torch
+from torch import Tensor, nn
 
 # below this work per step a second thread costs more than it brings (measured: it halves the speed
 # of nets for narrow tables, and pays from about 20 MFLOP on)
@@ -55,3 +57,14 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def flop_per_step(module: nn.Module, sample_shape: Sequence[int], n_rows: int) -> float:
+    """Estimate the work of one step: forward and backward take three products per weight and position."""
+    flop = 0.0
+    for layer in module.modules():
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim >= 2:
+            positions = prod(sample_shape) if weight.ndim > 2 else 1
+            flop += 6.0 * weight.numel() * n_rows * positions / max(weight.ndim - 1, 1)
+    return flop

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from diabolo.training.checkpoint import Checkpoint
 from diabolo.training.engine import Progress, Stage
 from diabolo.training.feed import Feed, MemoryFeed, as_feed
 from diabolo.training.history import History
-from diabolo.training.machine import keep_memory, threads_for
+from diabolo.training.machine import flop_per_step, keep_memory, threads_for
 from diabolo.training.settings import Settings
 from diabolo.training.workers import Workers, is_first, n_workers
 
@@ -78,7 +77,7 @@ def train(
         started -= checkpoint.seconds
     run = _Run(recipe, settings, data, held_out, generator, history, started, progress, checkpoint)
     with (
-        threads_for(_flop_per_step(module, data, settings.batch_size)),
+        threads_for(flop_per_step(module, data.sample_shape, min(settings.batch_size, len(data)))),
         nullcontext() if workers is None else workers.listening(),
     ):
         if isinstance(recipe.training, LayerWise) and _pretrain(module, recipe.training, run):
@@ -102,7 +101,7 @@ def continue_training(
         generator = torch.Generator(data.device).manual_seed(recipe.seed)
         stage = Stage(module, recipe.objective(), data, None, settings, generator)
     stage.use(data)
-    with threads_for(_flop_per_step(module, stage.data, recipe.batch_size)):
+    with threads_for(flop_per_step(module, stage.data.sample_shape, min(recipe.batch_size, len(data)))):
         if stage.run(history, "partial_fit", time.perf_counter(), None, 1):
             raise KeyboardInterrupt
     return stage
@@ -119,6 +118,7 @@ def _settings(recipe: Recipe) -> Settings:
         recipe.clip_norm,
         recipe.patience,
         recipe.engine,
+        recipe.precision,
     )
 
 
@@ -200,14 +200,3 @@ def _fitting(recipe: Recipe, top: bool) -> tuple[Penalty, ...]:
             continue
         chosen.append(penalty)
     return tuple(chosen)
-
-
-def _flop_per_step(module: nn.Module, data: Feed, batch_size: int) -> float:
-    """Estimate the work of one step: forward and backward take three products per weight and position."""
-    flop = 0.0
-    for layer in module.modules():
-        weight = getattr(layer, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim >= 2:
-            positions = prod(data.sample_shape) if weight.ndim > 2 else 1
-            flop += 6.0 * weight.numel() * min(batch_size, len(data)) * positions / max(weight.ndim - 1, 1)
-    return flop

@@ -18,3 +18,4 @@ class Settings:
     clip_norm: float | None
     patience: int | None
     engine: str = "auto"
+    precision: str = "float32"
