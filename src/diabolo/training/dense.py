@@ -56,8 +56,7 @@ class Layer:
         apart = self.activation is not None and DERIVATIVES[self.activation].of_input
         self.output = torch.empty_like(self.before) if apart else self.before
         self.gradient = _buffer(like, n, in_features, self.narrow)
-        if self.bends:
-            self.bend = torch.empty_like(self.before)
+        self.bend = torch.empty_like(self.before) if self.bends else self.before
         if self.dropout is not None:
             self.kept = torch.empty_like(self.output)
             self.dropped = torch.empty_like(self.output)
@@ -292,6 +291,8 @@ class DenseStep:
             shared, first = layer.linear in self._shared, layer is self.encoder[0]
             calls, g = layer.backward(seen, g, add=add, shared=shared, first=first)
             last += calls
+        if self.contraction is not None:
+            self.contraction.prepare(self._h, self._z, self._h_gradient)
         self._cost = cost(self.module.loss, z, x, self._difference, tuple(self._x.shape))
         direct = self.plain and not corrupted
         self._direct = (_chain(up + down), _chain(back + last)) if direct else None
@@ -315,7 +316,7 @@ class DenseStep:
             forward()
             terms = {LOSS: self._cost()}
             if self.contraction is not None:
-                terms |= self.contraction(self._h, self._z, step)
+                terms |= self.contraction(step)
             backward()
             if self.contraction is not None:
                 self.contraction.finish()
@@ -370,7 +371,7 @@ class DenseStep:
             self._h_gradient.copy_(h.grad)
             terms |= {name: mean.detach() for name, mean in means.items()}
         if self.contraction is not None:
-            terms |= self.contraction(self._h, self._z, step, self._h_gradient)
+            terms |= self.contraction(step)
         self._encode_back()
         if self.contraction is not None:
             self.contraction.finish()
