@@ -21,6 +21,7 @@ from diabolo.parts import (
     LatentModule,
     Noisy,
     TopK,
+    chains,
     jacobian,
 )
 from diabolo.parts.jacobian import estimated_jacobian_norm, running_statistics, squared_jacobian_norm
@@ -208,6 +209,7 @@ def test_chunks_and_no_grad_change_nothing(name: str, monkeypatch: pytest.Monkey
     encoder, latent, x = build(CASES[name])
     whole = squared_jacobian_norm(encoder, latent, x)
     monkeypatch.setattr(jacobian, "_CHUNK_VALUES", 1)
+    monkeypatch.setattr(chains, "_CHUNK_VALUES", 1)
     with torch.no_grad():
         pieces = squared_jacobian_norm(encoder, latent, x)
     assert not pieces.requires_grad

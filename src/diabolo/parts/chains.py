@@ -125,9 +125,9 @@ def _one_layer(weight: Tensor, slope: Tensor | None, n: int, each: Tensor | None
 
 
 def _coupled(lower: Tensor, upper: Tensor, d: Tensor, each: Tensor | None) -> Result:
-    outer, gram = upper.t() @ upper, _symmetric(lower.t(), None)
+    outer, gram = upper.t() @ upper, symmetric(lower.t())
     reached = d @ (outer * gram)
-    both = _symmetric(d, each)  # the gradient at the coupling
+    both = symmetric(d, each)  # the gradient at the coupling
     norms = torch.linalg.vecdot(reached, d)
     at_upper = upper @ gram.mul_(both)
     return norms, [_by(reached, each), None], [outer.mul_(both) @ lower, at_upper]
@@ -144,7 +144,7 @@ def _product(
 ) -> Result:
     """Return the same for ``D_L W_L ... D_1 W_1 D_0``, with D_0 = ``right``, from the left."""
     first, *middle, top = weights
-    gram = _symmetric(first.t(), None) if right is None and first.shape[1] > first.shape[0] else None
+    gram = symmetric(first.t()) if right is None and first.shape[1] > first.shape[0] else None
     height = max(w.shape[1] for w in (weights if gram is None else weights[1:]))
     chunk = max(1, _CHUNK_VALUES // (len(top) * height))
     at_weights = [torch.zeros_like(w) for w in weights] if learns else []
@@ -209,8 +209,8 @@ def _by_column(x: Tensor, slope: Tensor | None) -> Tensor:
     return x if slope is None else x * slope[:, None, :]
 
 
-def _symmetric(x: Tensor, each: Tensor | None) -> Tensor:
-    """Return ``x.T @ diag(each) @ x``."""
+def symmetric(x: Tensor, each: Tensor | None = None) -> Tensor:
+    """Return ``x.T @ diag(each) @ x``, of which one half is computed."""
     out = x.new_zeros(x.shape[1], x.shape[1])
     _add_symmetric(out, x, _by(x, each))
     return _mirrored(out)

@@ -186,9 +186,9 @@ def penalties(
     passed: ForwardPass,
     step: int,
     g: Tensor,
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | float]:
     """Return the mean of every term besides the loss, and add its gradient at the code's mean to ``g``."""
-    terms: dict[str, Tensor] = {}
+    terms: dict[str, Tensor | float] = {}
     n, z = len(g), bottleneck.mean
     for penalty in objective.penalties:
         weight = penalty.weight_at(step)

@@ -22,6 +22,7 @@ from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.shares import drawn
 from diabolo.training.bottleneck import by_hand, penalties
+from diabolo.training.contraction import contraction
 from diabolo.training.costs import Terms, cost
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.optimizers import make_optimizers, split
@@ -43,6 +44,7 @@ class Layer:
         self.linear = linear
         self.activation: str | None = None
         self.dropout: SeededDropout | None = None
+        self.bends = False  # whether a penalty on the slopes adds ``bend`` to the pre-activation's gradient
 
     def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
         """Make the buffers for batches of n rows; what is compared or drawn for lies ``by_rows``."""
@@ -53,6 +55,7 @@ class Layer:
         apart = self.activation is not None and DERIVATIVES[self.activation].of_input
         self.output = torch.empty_like(self.before) if apart else self.before
         self.gradient = _buffer(like, n, in_features, self.narrow)
+        self.bend = torch.empty_like(self.before) if self.bends else self.before
         if self.dropout is not None:
             self.kept = torch.empty_like(self.output)
             self.dropped = torch.empty_like(self.output)
@@ -90,6 +93,8 @@ class Layer:
             calls.append(partial(g.mul_, self.kept))
         if self.activation is not None:
             calls.append(partial(DERIVATIVES[self.activation].backward, g, self.before))
+        if self.bends:
+            calls.append(partial(g.add_, self.bend))
         return calls + self.down(h, g, add=add, shared=shared, first=first), self.gradient
 
     def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
@@ -206,6 +211,10 @@ class DenseStep:
         self._code_size = decoder[0].linear.weight.shape[1]
         tied = [layer.linear for layer in decoder if isinstance(layer.linear, TiedLinear)]
         self._shared = [linear.source for linear in tied]  # layers whose weight the decoder uses too
+        # a contractive penalty by hand lies at no place of the way: what is left is at the code
+        self.contraction = contraction(module, objective, encoder)
+        if self.contraction is not None:
+            objective = self.objective = self.contraction.without(objective)
         # nothing happens at the bottleneck: code and encoder's output are the same
         self.plain = module.latent.is_identity and not objective.penalties
         self.bottleneck = None if self.plain else by_hand(module, objective)
@@ -282,6 +291,8 @@ class DenseStep:
             shared, first = layer.linear in self._shared, layer is self.encoder[0]
             calls, g = layer.backward(seen, g, add=add, shared=shared, first=first)
             last += calls
+        if self.contraction is not None:
+            self.contraction.prepare(self._h, self._z, self._h_gradient)
         self._cost = cost(self.module.loss, z, x, self._difference, tuple(self._x.shape))
         direct = self.plain and not corrupted
         self._direct = (_chain(up + down), _chain(back + last)) if direct else None
@@ -305,7 +316,11 @@ class DenseStep:
             forward, backward = self._direct
             forward()
             terms = {LOSS: self._cost()}
+            if self.contraction is not None:
+                terms |= self.contraction(step)
             backward()
+            if self.contraction is not None:
+                self.contraction.finish()
         if isinstance(self.generator, Workers):
             self.generator.average(self._flat_gradient)
         if self.clip_norm is not None:
@@ -356,5 +371,9 @@ class DenseStep:
             assert h.grad is not None
             self._h_gradient.copy_(h.grad)
             terms |= {name: mean.detach() for name, mean in means.items()}
+        if self.contraction is not None:
+            terms |= self.contraction(step)
         self._encode_back()
+        if self.contraction is not None:
+            self.contraction.finish()
         return terms
