@@ -88,8 +88,13 @@ class Scaler:
         with np.errstate(over="ignore"):  # the caller names what is too large
             for start in range(0, len(X), _CHUNK):
                 rows = slice(start, start + _CHUNK)
-                out[rows] = (X[rows] - self.offset) / self.scale
+                out[rows] = self.exactly(X[rows])
         return out
+
+    def exactly(self, X: Array) -> NDArray[np.float64]:
+        """Map rows (n, n_features) to scaled units in double precision."""
+        scaled: NDArray[np.float64] = (X - self.offset) / self.scale
+        return scaled
 
     def unscaled(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map rows (n, n_features) back to the units they came in."""
