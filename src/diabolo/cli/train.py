@@ -109,8 +109,9 @@ def train(
     """Train a model on DATA, write it to a file, and say how well it restores rows it has not seen.
 
     Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
-    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far. Data larger than the memory are
-    read piece by piece, once for each epoch.
+    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far; pressed again after two seconds,
+    Ctrl-C stops at once and keeps nothing. Data larger than the memory are read piece by piece, once for
+    each epoch.
 
     With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
     ends as if it had never been stopped: the same bytes.
@@ -130,7 +131,10 @@ def train(
     check_model_place(run.output)
     if run.report is not None:
         check_report_place(run.report)
-    _train(out, run)
+    from diabolo.training.checkpoint import interruptible, stoppable
+
+    with interruptible(), stoppable():  # also while the model is written
+        _train(out, run)
 
 
 def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[str, Any]) -> Run:
@@ -171,8 +175,6 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 def _train(out: Output, run: Run) -> None:
     import numpy as np
 
-    from diabolo.training.checkpoint import stoppable
-
     estimator = make_estimator(run.kind, run.parameters)
     name, X, split = _load(out, run)
     out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
@@ -181,7 +183,7 @@ def _train(out: Output, run: Run) -> None:
     start = time.perf_counter()
     interrupted = False
     try:
-        with Bars(out, epochs_before) as bars, stoppable():
+        with Bars(out, epochs_before) as bars:
             estimator.fit(
                 X,
                 progress=lambda row, total: bars(run.kind, row, total),

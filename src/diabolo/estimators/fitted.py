@@ -23,7 +23,7 @@ from diabolo.data.sources import Source
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import validation
 from diabolo.estimators.diagnostics import diagnose
-from diabolo.estimators.generation import CodeDensity
+from diabolo.estimators.generation import CodeDensity, Reservoir
 from diabolo.estimators.scaling import Scaler
 from diabolo.estimators.scoring import normality, spread, squares
 from diabolo.names import quoted
@@ -65,6 +65,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     _mean: Array
     _codes: Floats | None
     _density: CodeDensity
+    _given: dict[str, str]
+    _kept: Reservoir
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
@@ -184,6 +186,19 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
         The parts are whole batches of inference, so the results are those of all rows in memory.
         """
+        self._check_source(source)
+        shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
+        size = self._rows_per_batch()
+        first = 0
+        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
+            for batch in batches:
+                rows = batch.reshape(len(batch), -1)
+                validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
+                yield function(rows)
+                first += len(rows)
+
+    def _check_source(self, source: Source) -> None:
+        """Raise where the samples of a source are not such as in fit."""
         check_is_fitted(self)
         shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
         if prod(shape) != self.n_features_in_ or (len(shape) > 1 and shape != self.sample_shape_):
@@ -196,14 +211,6 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
                 f"the columns of the source must be those of fit, {quoted(names)}; got "
                 f"{quoted(source.feature_names or ())}. Choose them with columns=..."
             )
-        size = self._rows_per_batch()
-        first = 0
-        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
-            for batch in batches:
-                rows = batch.reshape(len(batch), -1)
-                validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
-                yield function(rows)
-                first += len(rows)
 
     def _unscaled(self, rows: Tensor) -> Floats:
         return self._scaler.unscaled(rows.flatten(1).numpy())
@@ -278,10 +285,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._applied(lambda rows: self._batches(score, self._tensor(rows)).numpy(), X)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean.
-
-        A ``diabolo.data.Source`` is read once, with a part of it in memory.
-        """
+        """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean."""
 
         def sums(rows: Array) -> NDArray[np.float64]:
             return np.array([self._squares(rows, 1.0).sum(), spread(rows, self._mean, self._scaler)])
@@ -318,8 +322,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _code_density(self) -> CodeDensity:
         if not hasattr(self, "_density"):
-            assert self._codes is not None
-            self._density = CodeDensity.fit(self._codes, self.recipe_.seed)
+            kept = getattr(self, "_kept", None)  # rows rather than codes, which move with the weights
+            codes = self._codes if kept is None else self._encoded(torch.from_numpy(kept.rows))
+            assert codes is not None
+            self._density = CodeDensity.fit(codes, self.recipe_.seed)
         return self._density
 
     def interpolate(self, a: Any, b: Any, steps: int = 8) -> Floats:

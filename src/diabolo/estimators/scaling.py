@@ -104,11 +104,16 @@ class Scaler:
             out[rows] = X[rows] * self.scale + self.offset
         return out
 
-    def bounds(self, s: Statistics) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the least and the greatest value of the whole data in each feature's scaled units."""
-        ends = ((end - self.offset) / self.scale for end in (s.low.min(), s.high.max()))
-        low, high = (end.astype(np.float32) for end in ends)
+    def bounds(self, s: Statistics, *, shared: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the least and the greatest value in scaled units, of each feature or, shared, of all."""
+        ends = (s.low.min(), s.high.max()) if shared else (s.low, s.high)
+        low, high = (((end - self.offset) / self.scale).astype(np.float32) for end in ends)
         return low, high
+
+    def share(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> bool:
+        """Whether these bounds (n_features,), in scaled units, are the same for all features in their own."""
+        lows, highs = (end * self.scale + self.offset for end in (low, high))
+        return bool(max(np.ptp(lows), np.ptp(highs)) <= 1e-4 * (highs.max() - lows.min()))
 
 
 def share_bounds(s: Statistics, *, pixels: bool) -> bool:
