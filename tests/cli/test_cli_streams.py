@@ -105,10 +105,38 @@ def test_pictures_that_are_broken(run: Run, pictures: Path, tmp_path: Path) -> N
     assert pq.read_metadata(tmp_path / "codes.parquet").num_rows == 29
 
 
+def test_a_folder_of_shards(run: Run, rows: np.ndarray, tmp_path: Path) -> None:
+    """In memory and piece by piece; a shard that is cut short is refused, or skipped, counted and named."""
+    folder, model = tmp_path / "table", tmp_path / "m.safetensors"
+    folder.mkdir()
+    for i in range(5):
+        part = rows[4000 * i : 4000 * (i + 1)]
+        pq.write_table(pa.table(dict(zip("abcde", part.T, strict=True))), folder / f"{i}.parquet")
+    for option in ("--stream", "--no-stream"):
+        said = run("train", folder, option, "-o", model, "--json", *SMALL)
+        assert (said.code, said.json["n_train"], said.json["n_test"]) == (0, 16_000, 4000)
+        assert said.json["squared_error"] < said.json["mean_squared_error"] / 2
+        assert list(load(model).feature_names_in_) == list("abcde")
+    (folder / "3.parquet").write_bytes((folder / "3.parquet").read_bytes()[:-9])
+    for option in ("--stream", "--no-stream"):
+        said = run("train", folder, option, "-o", model, *SMALL)
+        assert (said.code, "3.parquet must be a Parquet file" in said.err) == (1, True)
+    said = run("train", folder, "--broken", "skip", "-o", model, "--json", *SMALL)
+    assert said.code == 0, said.err
+    assert "warning: 1 of 5 shards in" in said.err
+    assert "an unknown number of rows in 1: 3.parquet\n" in said.err
+    assert said.json["n_train"] + said.json["n_test"] == 16_000
+    said = run("encode", model, folder, "--broken", "skip", "-o", tmp_path / "codes.npy")
+    assert (said.code, len(np.load(tmp_path / "codes.npy"))) == (0, 16_000)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["digits", "--stream"], "data must be a .npy or .parquet file or a folder of pictures to be read"),
+        (
+            ["digits", "--stream"],
+            "data must be a .npy or .parquet file or a folder of pictures or of such files to be read",
+        ),
         (["x.npy", "--broken", "skip"], "broken must be left out for"),
         (["x.npy", "--stream", "--label", "a"], "label must be left out for"),
         (["x.npy", "--no-stream", "--broken", "skip"], "--broken must go with --stream"),
