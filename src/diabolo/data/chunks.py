@@ -52,7 +52,7 @@ def in_turns(streams: Sequence[Iterator[T]], at_once: int) -> Iterator[T]:
     """Hand on the items of all streams, one of each of ``at_once`` streams after the other.
 
     >>> "".join(in_turns([iter("aaa"), iter("b"), iter("cc")], 2))
-    'abacac'
+    'abaacc'
     """
     waiting = list(streams)[::-1]
     taken: list[Iterator[T]] = []
