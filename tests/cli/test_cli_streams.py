@@ -105,10 +105,86 @@ def test_pictures_that_are_broken(run: Run, pictures: Path, tmp_path: Path) -> N
     assert pq.read_metadata(tmp_path / "codes.parquet").num_rows == 29
 
 
+def test_a_folder_of_shards(run: Run, rows: np.ndarray, tmp_path: Path) -> None:
+    """In memory and piece by piece; a shard that is cut short is refused, or skipped, counted and named."""
+    folder, model = tmp_path / "table", tmp_path / "m.safetensors"
+    folder.mkdir()
+    for i in range(5):
+        part = rows[4000 * i : 4000 * (i + 1)]
+        pq.write_table(pa.table(dict(zip("abcde", part.T, strict=True))), folder / f"{i}.parquet")
+    for option in ("--stream", "--no-stream"):
+        said = run("train", folder, option, "-o", model, "--json", *SMALL)
+        assert (said.code, said.json["n_train"], said.json["n_test"]) == (0, 16_000, 4000)
+        assert said.json["squared_error"] < said.json["mean_squared_error"] / 2
+        assert list(load(model).feature_names_in_) == list("abcde")
+    (folder / "3.parquet").write_bytes((folder / "3.parquet").read_bytes()[:-9])
+    for option in ("--stream", "--no-stream"):
+        said = run("train", folder, option, "-o", model, *SMALL)
+        assert (said.code, "3.parquet must be a Parquet file" in said.err) == (1, True)
+    said = run("train", folder, "--broken", "skip", "-o", model, "--json", *SMALL)
+    assert said.code == 0, said.err
+    assert "warning: 1 of 5 shards in" in said.err
+    assert "an unknown number of rows in 1: 3.parquet\n" in said.err
+    assert said.json["n_train"] + said.json["n_test"] == 16_000
+    said = run("encode", model, folder, "--broken", "skip", "-o", tmp_path / "codes.npy")
+    assert (said.code, len(np.load(tmp_path / "codes.npy"))) == (0, 16_000)
+
+
+@pytest.mark.parametrize("data", ["x.npy", "x.parquet"])
+def test_evaluate_says_the_same_as_in_memory(run: Run, files: Path, model: Path, data: str) -> None:
+    words = ("evaluate", model, files / data, "--json", "--baseline", files / "x.npy")
+    whole, parts = run(*words, "--no-stream"), run(*words, "--stream")
+    assert parts.code == 0, parts.err
+    assert "20,000 rows, read piece by piece" in parts.err
+    assert f"PCA and the mean are fitted on {10_000:,} rows of it" in parts.err
+    for key in ("n_test", "tested_on", "code_size", "used_units", "scaling", "pca_code_size"):
+        assert parts.json[key] == whole.json[key]
+    for key in ("squared_error", "r2"):
+        assert parts.json[key] == pytest.approx(whole.json[key], rel=1e-5)
+    assert parts.json["diagnostics"] == whole.json["diagnostics"]
+    assert parts.json["mean_squared_error"] == pytest.approx(whole.json["mean_squared_error"], rel=0.01)
+    assert parts.json["pca_squared_error"] == pytest.approx(whole.json["pca_squared_error"], abs=1e-3)
+    alone = run(*words[:4], "--stream")
+    assert "pca_squared_error" not in alone.json
+    assert "For PCA and the mean predictor beside it" in alone.err
+    said = run("evaluate", model, files / data, "--stream", "--split", "test")
+    assert (said.code, "which has no test split" in said.err) == (2, True)
+
+
+def test_evaluate_counts_what_is_broken_and_names_what_is_no_number(
+    run: Run, pictures: Path, files: Path, model: Path, tmp_path: Path
+) -> None:
+    of_pictures = tmp_path / "p.safetensors"
+    assert run("train", pictures, "--broken", "skip", "-o", of_pictures, *SMALL).code == 0
+    said = run("evaluate", of_pictures, pictures, "--broken", "skip", "--json")
+    assert (said.code, said.json["n_test"]) == (0, 29)
+    assert "1 of 30 could not be read" in said.err
+    rows = np.load(files / "x.npy")
+    rows[15_000, 2] = np.nan
+    np.save(tmp_path / "bad.npy", rows)
+    said = run("evaluate", model, tmp_path / "bad.npy", "--stream")
+    assert (said.code, "got NaN at row 15000, column 'c'" in said.err) == (1, True)
+
+
+def test_compare_piece_by_piece(run: Run, files: Path) -> None:
+    words = ("compare", files / "x.parquet", "--label", "kind", "--kinds", "undercomplete", "--json")
+    said = run(*words, "--stream", "--latent-dim", "2", "--epochs", "2")
+    assert said.code == 0, said.err
+    assert "20,000 rows, read piece by piece" in said.err
+    assert "16000 training rows, tested on 4000 of 20000 rows" in said.err
+    assert (said.json["settings"]["n_train"], said.json["settings"]["n_test"]) == (16_000, 4000)
+    errors = {row["kind"]: row["error"] for row in said.json["rows"]}
+    assert errors["pca"] < 1e-6  # the rows lie in a plane
+    assert errors["undercomplete"] < errors["mean"] / 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["digits", "--stream"], "data must be a .npy or .parquet file or a folder of pictures to be read"),
+        (
+            ["digits", "--stream"],
+            "data must be a .npy or .parquet file or a folder of pictures or of such files to be read",
+        ),
         (["x.npy", "--broken", "skip"], "broken must be left out for"),
         (["x.npy", "--stream", "--label", "a"], "label must be left out for"),
         (["x.npy", "--no-stream", "--broken", "skip"], "--broken must go with --stream"),

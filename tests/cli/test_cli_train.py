@@ -274,7 +274,9 @@ def test_warnings_are_one_line_each(
     assert run(*words, "--quiet").err == ""
 
 
-def _interrupt_while_training(command: Iterable[str], folder: Path) -> tuple[int, str, str]:
+def _interrupt_while_training(
+    command: Iterable[str], folder: Path, signals: Iterable[signal.Signals] = (signal.SIGINT,)
+) -> tuple[int, str, str]:
     """Start a training, press Ctrl-C after some epochs, and return its exit code and what it said."""
     with subprocess.Popen(
         [sys.executable, "-m", "diabolo", *command],
@@ -291,7 +293,9 @@ def _interrupt_while_training(command: Iterable[str], folder: Path) -> tuple[int
             if ": epoch 1/" in line:
                 break
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.05)
         out, err = process.communicate(timeout=120)
     return process.returncode, out, said + err
 
@@ -308,6 +312,19 @@ def test_ctrl_c_keeps_the_best_weights_and_says_where(images: Path, tmp_path: Pa
     model = diabolo.load(tmp_path / "m.safetensors")
     assert model.history_.stopped_by == "interrupt"
     assert np.isfinite(model.reconstruct(np.load(images) / np.float32(255))).all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+@pytest.mark.parametrize("signals", [[signal.SIGINT] * 6, [signal.SIGTERM, signal.SIGINT] * 3])
+def test_ctrl_c_pressed_six_times_keeps_them_too(
+    images: Path, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    words = ["train", str(images), "-o", "m.safetensors", *SMALL, "--epochs", "100000", "--patience", "none"]
+    code, _, err = _interrupt_while_training(words, tmp_path, signals)
+    assert code in (1, *(-number for number in signals))  # the last may meet an interpreter that ends
+    assert "the best weights so far are in m.safetensors." in err
+    assert names(tmp_path) == ["m.safetensors"]
+    assert diabolo.load(tmp_path / "m.safetensors").history_.stopped_by == "interrupt"
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, KeyError])

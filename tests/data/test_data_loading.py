@@ -12,7 +12,7 @@ from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterErro
 
 
 def test_exports():
-    sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "Source"]
+    sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "ShardSource", "Source"]
     assert set(diabolo.data.__all__) == {"Dataset", *sources, "known_names", "load", "open_source"}
 
 

@@ -36,7 +36,12 @@ def test_paths_become_sources(places):
 @pytest.mark.parametrize("name", ["x.csv", "none.npy", "digits", "."])
 def test_paths_that_cannot_be_read_piece_by_piece(places, name):
     (places / "pictures").rename(places / ".hidden")
-    with pytest.raises(InvalidParameterError, match=r"data must be a \.npy or \.parquet file or a folder"):
+    (places / "x.parquet").rename(places / "_x.parquet")
+    (places / "x.npy").rename(places / "_x.npy")
+    with pytest.raises(
+        InvalidParameterError,
+        match=r"data must be a \.npy or \.parquet file or a folder of pictures or of such",
+    ):
         open_source(places / name)
     assert size_in_memory(places / name) is None
 

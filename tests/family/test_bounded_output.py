@@ -88,3 +88,20 @@ def test_patience_waits_for_a_weight_that_still_rises(digits: np.ndarray) -> Non
     choices = {"penalty": "posterior_kl:warmup=1000000", "patience": 1, "validation_fraction": 0.0}
     est = VariationalAutoencoder(**SMALL | {"epochs": 4} | choices).fit(digits)
     assert len(est.history_) == 4
+
+
+@pytest.mark.parametrize("scaling", ["auto", None])
+def test_asked_for_columns_of_different_units_each_has_its_own_bounds(scaling, tmp_path) -> None:
+    chance = np.random.default_rng(0)
+    X = chance.normal(size=(300, 2)) @ chance.normal(size=(2, 5)) * [1, 5, 10, 100, 1000] + [0, 0, 9, 0, 0]
+    est = Autoencoder(**SMALL, output_activation="clip", scaling=scaling).fit(X)
+    slack = 1e-6 * np.abs(X).max(0)
+    for again in (est, load(est.save(tmp_path / "m.safetensors"))):
+        restored = again.reconstruct(100 * X)
+        assert (restored >= X.min(0) - slack).all()
+        assert (restored <= X.max(0) + slack).all()
+        again.set_params(learning_rate=1.0).partial_fit(2 * X)  # bounds move for each column by itself
+        restored = again.reconstruct(100 * X)
+        assert (restored >= 2 * X.min(0) - 2 * slack).all()
+        assert (restored <= 2 * X.max(0) + 2 * slack).all()
+        assert (restored.max(0) > X.max(0) + slack).any()

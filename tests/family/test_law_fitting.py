@@ -161,7 +161,7 @@ def check_shapes(model, X):
     walk = model.interpolate(X[0], X[1], 2)
     np.testing.assert_allclose(walk, results[1][:2], rtol=1e-4, atol=1e-5)
     errors = np.square(X - results[1]).reshape(12, -1).sum(1)
-    np.testing.assert_allclose(model.reconstruction_error(X), errors, rtol=1e-4)
+    np.testing.assert_allclose(model.reconstruction_error(X), errors, rtol=1e-4, atol=1e-12)
     assert model.score_samples(X).shape == (12,)
 
 

@@ -24,6 +24,7 @@ import diabolo
 from diabolo import Autoencoder, StackedAutoencoder, persistence
 from diabolo.errors import CheckpointError, CheckpointWarning, InvalidParameterError
 from diabolo.parts import LayerWise
+from diabolo.training import checkpoint
 from diabolo.training.checkpoint import NAME, Checkpoint, stoppable
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ")
@@ -284,6 +285,34 @@ def test_sigterm_checkpoints_and_stops(rows: np.ndarray, tmp_path: Path) -> None
     assert header_of(tmp_path)["course"]["epoch"] == 3
     model.fit(rows, checkpoint=tmp_path, resume=True)
     assert weights(model) == weights(Autoencoder(**KIND).fit(rows))
+
+
+@pytest.mark.parametrize("patience", [2.0, 0.0])
+def test_ctrl_c_pressed_again_and_again_is_one_wish(
+    rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """While the result is put together further presses do no harm; later ones stop at once."""
+    monkeypatch.setattr(checkpoint, "_ONE_WISH", patience)
+    together = Autoencoder._some_codes
+
+    def press(*_: Any) -> None:
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def pressed(self: Autoencoder, data: Any) -> Any:
+        press()
+        return together(self, data)
+
+    monkeypatch.setattr(Autoencoder, "_some_codes", pressed)
+    model = Autoencoder(epochs=50, latent_dim=2, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(rows, progress=press)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if patience:
+        assert model.history_.stopped_by == "interrupt"
+        assert np.isfinite(model.sample(3)).all()
+    else:
+        assert not hasattr(model, "module_")
 
 
 def test_a_handler_of_the_users_own_is_left_alone() -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs
+from diabolo.cli import streams
 from diabolo.cli.config import fraction
 from diabolo.cli.console import Output, print_table, table_width, to_json
-from diabolo.cli.options import DataName, ParameterOptions, SourceOptions, check_kind, given
+from diabolo.cli.options import DataName, ParameterOptions, SourceOptions, StreamOptions, check_kind, given
 from diabolo.cli.output import check_place, write_text
 from diabolo.cli.page import ReportFolder, check_report_place, write_page
 from diabolo.cli.progress import Bars
@@ -36,6 +36,7 @@ class Contest:
     latent_dim: int | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     source: SourceOptions = field(default_factory=SourceOptions)
+    stream: StreamOptions = field(default_factory=StreamOptions)
     test_fraction: float | None = None
     report: Path | None = None
     output: Path | None = None
@@ -74,6 +75,7 @@ def compare(
     source: SourceOptions,
     parameters: ParameterOptions,
     data: DataName,
+    stream: StreamOptions,
     kinds: Annotated[
         str,
         typer.Option(
@@ -94,7 +96,8 @@ def compare(
     Without --latent-dim the code has half as many values as a sample, at most 32; sparse kinds, whose code
     has more values than a sample and uses few of them at a time, keep their own size. Parameters given
     here hold for all kinds. Errors are squared, summed over a sample, in the units of the data; 8-bit
-    values (pixels) are divided by 255 first.
+    values (pixels) are divided by 255 first. Of data larger than the memory, read piece by piece by every
+    kind, up to 10,000 rows are held out, and PCA is fitted on as many.
     """
     chosen = given(parameters)
     names = [kind.name for kind in KINDS] if kinds == "all" else [name.strip() for name in kinds.split(",")]
@@ -104,6 +107,7 @@ def compare(
         latent_dim=chosen.pop("latent_dim", None),
         parameters=chosen,
         source=source,
+        stream=stream,
         test_fraction=None if test_fraction is None else fraction("test_fraction")(test_fraction),
         report=report,
         output=None if output is None else check_place(output, (".md", ".json")),
@@ -136,9 +140,10 @@ def _run(out: Output, contest: Contest) -> None:
             "random_state must be a whole number here, where all kinds see the same rows; got none. "
             "Leave it out for 0."
         )
-    dataset = inputs.load_data(contest.data, contest.source)
-    split = inputs.train_and_test(dataset, contest.test_fraction, seed)
-    out.note(f"{dataset.name}: {len(split.X)} training rows, tested on {split.told}")
+    name, rows, split = streams.training_data(
+        out, contest.data, contest.source, contest.stream, contest.test_fraction, seed
+    )
+    out.note(f"{name}: {len(rows)} training rows, tested on {split.told}")
 
     start = time.perf_counter()
     with Bars(out) as bars:
@@ -151,8 +156,9 @@ def _run(out: Output, contest: Contest) -> None:
             params=parameters,
             random_state=seed,
             progress=bars,
+            source=None if rows is split.X else rows,
         )
-    payload = {"data": dataset.name, "tested_on": split.told, **comparison.to_dict()}
+    payload = {"data": name, "tested_on": split.told, **comparison.to_dict()}
     table = to_json(payload) + "\n"
     payload |= {"output": None, "report": None}
     try:
@@ -162,7 +168,7 @@ def _run(out: Output, contest: Contest) -> None:
             payload["output"] = contest.output
         if contest.report is not None:
             payload["report"] = write_page(
-                contest.report, f"Autoencoders on {dataset.name}", comparison.estimators, split, comparison
+                contest.report, f"Autoencoders on {name}", comparison.estimators, split, comparison
             )
     finally:  # whatever could not be written, the training was not for nothing
         payload["seconds"] = time.perf_counter() - start

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs, numbers
+from diabolo.cli import inputs, numbers, streams
 from diabolo.cli.apply import SplitName
-from diabolo.cli.console import Output, number, print_pairs
-from diabolo.cli.options import DataName, ModelFile, SourceOptions
+from diabolo.cli.console import Output, counted, number, print_pairs
+from diabolo.cli.options import DataName, ModelFile, SourceOptions, StreamOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diabolo import Autoencoder
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def evaluate(
@@ -17,6 +24,7 @@ def evaluate(
     source: SourceOptions,
     model: ModelFile,
     data: DataName,
+    options: StreamOptions,
     split: SplitName = None,
     baseline: Annotated[
         str | None,
@@ -33,21 +41,32 @@ def evaluate(
 
     Of a table, the columns that the model was trained on are found by their names. PCA and the mean
     predictor stand beside it only where there are other rows to fit them on: fitted on
-    the very rows that are evaluated they would look better than they are.
+    the very rows that are evaluated they would look better than they are. Data larger than the memory are
+    read piece by piece, twice; PCA is then fitted on 10,000 rows, and what the code does is seen on as many.
     """
     estimator = inputs.load_model(model)
-    dataset = inputs.load_for(out, estimator, data, source)
-    X, told = inputs.pick(dataset, split, default="test")
-    payload: dict[str, Any] = {"model": model, "tested_on": told, **numbers.model_numbers(estimator, X)}
-
-    fitted_on = None
+    stream = streams.open_for(out, estimator, data, source, options)
+    name = streams.name_of(data)
+    fitted_on: tuple[Array, str] | None = None
     if baseline is not None:
-        other = inputs.load_for(out, estimator, baseline, source)
-        fitted_on = (other.X, f"{len(other.X)} rows of {other.name}")
-    elif dataset.X_test is not None and split in (None, "test"):
-        fitted_on = (dataset.X, f"the {len(dataset.X)} training rows of {dataset.name}")
+        fitted_on = _fitted_on(out, estimator, baseline, source, options)
+    if stream is not None:
+        inputs.refuse_test(inputs.check_split(split), name)
+        out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
+        found = numbers.stream_numbers(out, estimator, stream, None if fitted_on is None else fitted_on[0])
+        if found["n_test"] < len(stream):
+            out.note(f"{name}: {len(stream) - found['n_test']} of {len(stream)} could not be read")
+        told = f"{found['n_test']} rows of {name}"
+    else:
+        dataset = inputs.load_for(out, estimator, data, source)
+        X, told = inputs.pick(dataset, split, default="test")
+        found = numbers.model_numbers(estimator, X)
+        if fitted_on is None and dataset.X_test is not None and split in (None, "test"):
+            fitted_on = (dataset.X, f"the {len(dataset.X)} training rows of {dataset.name}")
+        if fitted_on is not None:
+            found |= numbers.baseline_numbers(fitted_on[0], X, found)
+    payload: dict[str, Any] = {"model": model, "tested_on": told, **found}
     if fitted_on is not None:
-        payload |= numbers.baseline_numbers(fitted_on[0], X, payload)
         payload["pca_fitted_on"] = fitted_on[1]
 
     pairs = numbers.told(payload)
@@ -57,6 +76,18 @@ def evaluate(
     out.result(payload, lambda to: print_pairs(to, pairs, title=f"{model} on {told}"))
     if fitted_on is None:
         out.note("For PCA and the mean predictor beside it, give the training data with --baseline.")
+
+
+def _fitted_on(
+    out: Output, estimator: Autoencoder, data: str, source: SourceOptions, options: StreamOptions
+) -> tuple[Array, str]:
+    """Return the rows that PCA and the mean are fitted on, and in words which these are."""
+    stream = streams.open_for(out, estimator, data, source, options)
+    if stream is not None:
+        rows = streams.some_rows(out, stream, data)
+        return rows, f"{len(rows)} of {len(stream)} rows of {streams.name_of(data)}"
+    other = inputs.load_for(out, estimator, data, source)
+    return other.X, f"{len(other.X)} rows of {other.name}"
 
 
 def _diagnostics(found: dict[str, Any]) -> list[tuple[str, str]]:

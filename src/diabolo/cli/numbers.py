@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diabolo.cli.console import number
+from diabolo.cli.console import Output, number
+from diabolo.cli.progress import counting
+from diabolo.errors import InvalidDataError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from diabolo import Autoencoder
+    from diabolo.data import Source
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+_SAMPLE_ROWS = 10_000  # as many as the diagnostics look at
+_SAMPLE_BYTES = 64 << 20
+_AT_ONCE = 8192  # rows in memory at a time, about
 
 
 def model_numbers(estimator: Autoencoder, X_test: Array) -> dict[str, Any]:
@@ -47,6 +54,37 @@ def baseline_numbers(X_train: Array, X_test: Array, payload: Mapping[str, Any]) 
         "pca_squared_error": float(squared_error(X_test, restored).mean()),
         "mean_squared_error": float(squared_error(X_test, mean[None]).mean()),
     }
+
+
+def stream_numbers(
+    out: Output, estimator: Autoencoder, stream: Source, X_train: Array | None
+) -> dict[str, Any]:
+    """Return both of rows that are read piece by piece, in two passes; without ``X_train`` the former alone.
+
+    What the code does is measured on the first 10,000 rows, or as many as take 64 MB.
+    """
+    from diabolo.metrics import flat, pca, squared_error
+
+    size = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * estimator.n_features_in_)))
+    sample = next(stream.batches(size, None), None)
+    if sample is None:
+        raise InvalidDataError("DATA must hold a row that can be read; got none. Check it.")
+    numbers = model_numbers(estimator, sample)
+    numbers["r2"] = float(estimator.score(stream))  # first: it names the row of a value that is none
+    n, sums = 0, {"squared_error": 0.0}
+    if X_train is not None:
+        fitted = pca(X_train, numbers["used_units"] or numbers["code_size"])
+        mean = flat(X_train).mean(axis=0, dtype="float64")[None]
+        numbers["pca_code_size"] = int(fitted.n_components_)
+        sums |= {"pca_squared_error": 0.0, "mean_squared_error": 0.0}
+    for rows in counting(out, "errors", stream.batches(_AT_ONCE, None), len(stream)):
+        n += len(rows)
+        sums["squared_error"] += float(estimator.reconstruction_error(rows).sum(dtype="float64"))
+        if X_train is not None:
+            restored = fitted.inverse_transform(fitted.transform(flat(rows)))
+            sums["pca_squared_error"] += float(squared_error(rows, restored).sum())
+            sums["mean_squared_error"] += float(squared_error(rows, mean).sum())
+    return numbers | {"n_test": n} | {name: total / n for name, total in sums.items()}
 
 
 def told(numbers: dict[str, Any]) -> list[tuple[str, str]]:

@@ -16,8 +16,9 @@ from diabolo.parameters import Parameters
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file that `train` wrote.")]
 DATA_HELP = (
-    "A file (.npy, .npz, .csv, .tsv, .parquet, idx, a picture), a folder of pictures or of idx files, or the "
-    "name of a data set (digits, mnist, fashion-mnist, olivetti)."
+    "A file (.npy, .npz, .csv, .tsv, .parquet, idx, a picture), a folder of pictures, of idx files or of the "
+    ".parquet or .npy files that are parts of one table, or the name of a data set (digits, mnist, "
+    "fashion-mnist, olivetti)."
 )
 DataName = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 
@@ -46,8 +47,9 @@ class StreamOptions:
         bool | None,
         typer.Option(
             "--stream/--no-stream",
-            help="Read DATA (.npy, .parquet, a folder of pictures) piece by piece, so that it need not fit "
-            "into the memory. Not given: where it would take more than a quarter of the memory that is free.",
+            help="Read DATA (.npy, .parquet, a folder of these or of pictures) piece by piece, so that it "
+            "need not fit into the memory. Not given: where it would take more than a quarter of the memory "
+            "that is free.",
         ),
     ] = None
     broken: Annotated[
@@ -55,8 +57,8 @@ class StreamOptions:
         typer.Option(
             "--broken",
             metavar="TEXT",
-            help="What is done about pictures that cannot be read: refuse, or skip and count them. Implies "
-            "--stream. (default: refuse)",
+            help="What is done about pictures, or files of a folder of .parquet or .npy files, that cannot "
+            "be read: refuse, or skip and count them. Implies --stream. (default: refuse)",
         ),
     ] = None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from diabolo.cli import inputs
-from diabolo.cli.console import Output
+from diabolo.cli.console import Output, counted
 from diabolo.cli.options import SourceOptions, StreamOptions
 from diabolo.cli.output import TABLES, aside, parquet_writer, write_csv
 from diabolo.cli.progress import counting
@@ -90,7 +90,7 @@ def train_and_test(
 
     n, seed = len(source), 0 if random_state is None else random_state
     share = inputs.TEST_FRACTION if test_fraction is None else test_fraction
-    most = max(1, min(_TEST_ROWS, _TEST_BYTES // (4 * prod(source.sample_shape))))
+    most = _most_rows(source)
     n_test = 0 if share == 0 else min(max(1, round(share * n)), most)
     if n_test >= n:
         raise InvalidDataError(
@@ -107,6 +107,43 @@ def train_and_test(
     if not len(X_test) or not len(X):
         raise InvalidDataError(f"{name_of(data)} must have rows that can be read; got too few. Check them.")
     return View(source, test), inputs.Split(X, X_test, None, None, told, source.feature_names)
+
+
+def training_data(
+    out: Output,
+    data: str,
+    source: SourceOptions,
+    options: StreamOptions,
+    test_fraction: float | None,
+    random_state: int | None,
+) -> tuple[str, Array | Source, inputs.Split]:
+    """Return DATA's name, what to train on (rows, or a source of them), and what to test on."""
+    stream = open_stream(data, source, options)
+    if stream is None:
+        dataset = inputs.load_data(data, source)
+        split = inputs.train_and_test(dataset, test_fraction, random_state)
+        return dataset.name, split.X, split
+    name = name_of(data)
+    out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
+    rows, split = train_and_test(stream, data, test_fraction, random_state)
+    out.note(f"{name}: PCA and the mean are fitted on {counted(len(split.X), 'training row')}")
+    return name, rows, split
+
+
+def some_rows(out: Output, stream: Source, data: str) -> Array:
+    """Return up to 10,000 rows, drawn at random, for PCA and the mean to be fitted on."""
+    import numpy as np
+
+    from diabolo.data.opening import gather
+
+    n = min(len(stream), _most_rows(stream))
+    (rows,) = gather(stream, np.sort(np.random.default_rng(0).choice(len(stream), n, replace=False)))
+    out.note(f"{name_of(data)}: PCA and the mean are fitted on {counted(len(rows), 'row')} of it")
+    return rows
+
+
+def _most_rows(stream: Source) -> int:
+    return max(1, min(_TEST_ROWS, _TEST_BYTES // (4 * prod(stream.sample_shape))))
 
 
 def open_for(

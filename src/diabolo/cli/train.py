@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs, numbers, streams
+from diabolo.cli import numbers, streams
 from diabolo.cli.checkpoints import CheckpointOptions, resuming_command
 from diabolo.cli.config import boolean, fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
@@ -109,8 +109,9 @@ def train(
     """Train a model on DATA, write it to a file, and say how well it restores rows it has not seen.
 
     Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
-    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far. Data larger than the memory are
-    read piece by piece, once for each epoch.
+    divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far; pressed again after two seconds,
+    Ctrl-C stops at once and keeps nothing. Data larger than the memory are read piece by piece, once for
+    each epoch.
 
     With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
     ends as if it had never been stopped: the same bytes.
@@ -130,7 +131,10 @@ def train(
     check_model_place(run.output)
     if run.report is not None:
         check_report_place(run.report)
-    _train(out, run)
+    from diabolo.training.checkpoint import interruptible, stoppable
+
+    with interruptible(), stoppable():  # also while the model is written
+        _train(out, run)
 
 
 def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[str, Any]) -> Run:
@@ -171,17 +175,17 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 def _train(out: Output, run: Run) -> None:
     import numpy as np
 
-    from diabolo.training.checkpoint import stoppable
-
     estimator = make_estimator(run.kind, run.parameters)
-    name, X, split = _load(out, run)
+    name, X, split = streams.training_data(
+        out, run.data, run.source, run.stream, run.test_fraction, run.parameters.get("random_state")
+    )
     out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
 
     epochs_before, seconds_before = _behind(out, run.kept)
     start = time.perf_counter()
     interrupted = False
     try:
-        with Bars(out, epochs_before) as bars, stoppable():
+        with Bars(out, epochs_before) as bars:
             estimator.fit(
                 X,
                 progress=lambda row, total: bars(run.kind, row, total),
@@ -245,21 +249,6 @@ def _behind(out: Output, kept: CheckpointOptions) -> tuple[int, float]:
     else:
         out.note(f"no checkpoint in {kept.folder} yet: training from the beginning")
     return found.epochs_done, found.seconds
-
-
-def _load(out: Output, run: Run) -> tuple[str, Any, inputs.Split]:
-    """Return the data's name, what to train on (rows, or a source of them), and what to test on."""
-    seed = run.parameters.get("random_state")
-    stream = streams.open_stream(run.data, run.source, run.stream)
-    if stream is None:
-        dataset = inputs.load_data(run.data, run.source)
-        split = inputs.train_and_test(dataset, run.test_fraction, seed)
-        return dataset.name, split.X, split
-    name = streams.name_of(run.data)
-    out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
-    source, split = streams.train_and_test(stream, run.data, run.test_fraction, seed)
-    out.note(f"{name}: PCA and the mean are fitted on {counted(len(split.X), 'training row')}")
-    return name, source, split
 
 
 def _show(to: Console, payload: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from diabolo.data.folders import ImageFolderSource
 from diabolo.data.loading import load
 from diabolo.data.opening import open_source
 from diabolo.data.parquet import ParquetSource
+from diabolo.data.shards import ShardSource
 from diabolo.data.sources import ArraySource, NpySource, Source
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ImageFolderSource",
     "NpySource",
     "ParquetSource",
+    "ShardSource",
     "Source",
     "known_names",
     "load",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,6 +46,25 @@ def regrouped(pieces: Iterable[Array], size: int, rest: int = 0) -> Iterator[Arr
                 held[:rest], n = full[size:], rest
     if held is not None and n:
         yield held[:n]
+
+
+def in_turns(streams: Sequence[Iterator[T]], at_once: int) -> Iterator[T]:
+    """Hand on the items of all streams, one of each of ``at_once`` streams after the other.
+
+    >>> "".join(in_turns([iter("aaa"), iter("b"), iter("cc")], 2))
+    'abaacc'
+    """
+    waiting = list(streams)[::-1]
+    taken: list[Iterator[T]] = []
+    while waiting or taken:
+        while waiting and len(taken) < at_once:
+            taken.append(waiting.pop())
+        for stream in list(taken):
+            for item in stream:
+                yield item
+                break
+            else:
+                taken.remove(stream)
 
 
 def among(numbers: Array, some: Array) -> Array:

@@ -180,10 +180,10 @@ def survey(heads: Sequence[tuple[Path, Head]], image_size: tuple[int, int] | Non
 
 def _listed(folder: Path) -> list[Path]:
     """Return what a folder holds, in natural order, without hidden and system entries."""
-    return sorted((p for p in folder.iterdir() if not p.name.startswith((".", "__"))), key=_natural)
+    return sorted((p for p in folder.iterdir() if not p.name.startswith((".", "__"))), key=natural)
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+def natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     """Return a sorting key under which img2 comes before img10."""
     pieces = re.split(r"([0-9]+)", path.name.casefold())
     # Numbers before words, each compared among its own kind; the name itself breaks ties.

@@ -12,6 +12,7 @@ from diabolo.data.files import system_errors
 from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
 from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
 from diabolo.data.images import check_image_size, find_images, read_images
+from diabolo.data.shards import find_shards, read_shards
 from diabolo.data.tables import read_csv, read_parquet
 from diabolo.errors import DataFileError, InvalidParameterError
 from diabolo.names import did_you_mean
@@ -36,8 +37,9 @@ def load(
     ----------
     source : str or Path
         A file (``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, idx as MNIST has it, a picture), a
-        folder (of pictures, of one sub-folder of pictures for each class, or of MNIST's files), or one of
-        ``known_names()``. Text tables and idx files may be gzipped.
+        folder (of pictures, of one sub-folder of pictures for each class, of ``.parquet`` or ``.npy`` files
+        that are parts of one table, or of MNIST's files), or one of ``known_names()``. Text tables and idx
+        files may be gzipped.
     label : str, optional
         The column of a table, or the array of a ``.npz`` file, to take as y.
     columns : sequence of str, optional
@@ -84,8 +86,7 @@ def load(
     with system_errors(path):
         is_file, is_folder = path.is_file(), path.is_dir()
     if is_folder:
-        refuse(label, "label", "a table or a .npz file", path)
-        return _load_folder(path, image_size)
+        return _load_folder(path, label, columns, image_size)
     if is_file:
         return _load_file(path, label, columns, image_size)
     name = str(source)
@@ -127,14 +128,24 @@ def _load_file(
     )
 
 
-def _load_folder(folder: Path, image_size: tuple[int, int] | None) -> Dataset:
-    """Return the data set in a folder: MNIST's files, or pictures."""
+def _load_folder(
+    folder: Path, label: str | None, columns: Sequence[str] | None, image_size: tuple[int, int] | None
+) -> Dataset:
+    """Return the data set in a folder: MNIST's files, pictures, or the shards of a table."""
+    name = folder.resolve().name
     if parts := find_parts(folder):
+        refuse(label, "label", "a table or a .npz file", folder)
         refuse(image_size, "image_size", "pictures", folder)
         return read_idx_parts(parts, folder)
     paths, classes = find_images(folder)
+    shards = [] if paths else find_shards(folder)
+    if not shards or shards[0].suffix.lower() == ".npy":
+        refuse(label, "label", "a table or a .npz file", folder)
     if paths:
-        return read_images(paths, classes, name=folder.resolve().name, image_size=image_size)
+        return read_images(paths, classes, name=name, image_size=image_size)
+    if shards:
+        refuse(image_size, "image_size", "pictures", folder)
+        return read_shards(shards, name, label, columns)
     hint = ""
     if str(folder) in known_names():
         hint = f" To get the data set {folder}, call from another folder: this one hides its name."
@@ -142,8 +153,8 @@ def _load_folder(folder: Path, image_size: tuple[int, int] | None) -> Dataset:
         inside = sorted(entry.name for entry in folder.iterdir())
     got = "nothing" if not inside else ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
     raise DataFileError(
-        f"{folder} must hold pictures, sub-folders of pictures, or MNIST's idx files; got {got}. "
-        f"Give the path of one file, or of another folder.{hint}"
+        f"{folder} must hold pictures, sub-folders of pictures, .parquet or .npy files, or MNIST's idx "
+        f"files; got {got}. Give the path of one file, or of another folder.{hint}"
     )
 
 

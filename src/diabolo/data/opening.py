@@ -16,10 +16,14 @@ from diabolo.data.idx import find_parts
 from diabolo.data.images import check_image_size, find_images, head
 from diabolo.data.loading import refuse
 from diabolo.data.parquet import ParquetSource
+from diabolo.data.shards import ShardSource, find_shards
 from diabolo.data.sources import Chunk, Chunked, NpySource, Source
 from diabolo.errors import DataFileError, DiaboloError, InvalidParameterError
 
-_KINDS = "a .npy or .parquet file or a folder of pictures"
+_KINDS = "a .npy or .parquet file or a folder of pictures or of such files"
+
+
+_SHARDS = ("shards.parquet", "shards.npy")
 
 
 def open_source(
@@ -35,20 +39,20 @@ def open_source(
     Parameters
     ----------
     path : str or Path
-        A ``.npy`` or ``.parquet`` file, or a folder of pictures.
+        A ``.npy`` or ``.parquet`` file, or a folder of pictures or of such files (shards).
     label : str, optional
-        The column of a Parquet file that is no feature.
+        The column of Parquet files that is no feature.
     columns : sequence of str, optional
-        The features, in this order, of a Parquet file; without effect elsewhere, as for ``load``.
+        The features, in this order, of Parquet files; without effect elsewhere, as for ``load``.
     image_size : tuple (height, width) of int, optional
         In pixels: pictures are resized to it.
     broken : {"refuse", "skip"}, optional
-        What is done about a picture that cannot be read; None refuses.
+        What is done about a picture or a shard that cannot be read; None refuses.
 
     Raises
     ------
     DataFileError, InvalidDataError, MissingExtraError
-        As ``NpySource``, ``ParquetSource`` and ``ImageFolderSource`` do.
+        As ``NpySource``, ``ParquetSource``, ``ImageFolderSource`` and ``ShardSource`` do.
     InvalidParameterError
         When the data are of another kind, or an option does not apply to this kind.
     """
@@ -61,9 +65,12 @@ def open_source(
         )
     if kind != "folder":
         refuse(image_size, "image_size", "pictures", place)
-        refuse(broken, "broken", "folders of pictures", place)
-    if kind != ".parquet":
+    if kind not in ("folder", *_SHARDS):
+        refuse(broken, "broken", "folders", place)
+    if kind not in (".parquet", _SHARDS[0]):
         refuse(label, "label", "a table", place)
+    if kind in _SHARDS:
+        return ShardSource(place, label=label, columns=columns, broken=broken or "refuse")
     if kind == "folder":
         return ImageFolderSource(place, image_size=image_size, broken=broken or "refuse")
     return NpySource(place) if kind == ".npy" else ParquetSource(place, label=label, columns=columns)
@@ -77,6 +84,9 @@ def size_in_memory(path: str | Path, image_size: tuple[int, int] | None = None) 
     place = Path(path).expanduser()
     try:
         kind = _kind(place)
+        if kind in _SHARDS:
+            sizes = [size_in_memory(path) for path in find_shards(place)]
+            return None if None in sizes else sum(size for size in sizes if size is not None)
         if kind == ".npy":
             layout = npy_layout(place)
             return prod(layout.shape) * layout.dtype.itemsize
@@ -96,10 +106,15 @@ def size_in_memory(path: str | Path, image_size: tuple[int, int] | None = None) 
 
 
 def _kind(place: Path) -> str | None:
-    if place.is_dir():
-        return "folder" if not find_parts(place) and find_images(place)[0] else None
-    suffix = place.suffix.lower()
-    return suffix if suffix in (".npy", ".parquet") and place.is_file() else None
+    if not place.is_dir():
+        suffix = place.suffix.lower()
+        return suffix if suffix in (".npy", ".parquet") and place.is_file() else None
+    if find_parts(place):
+        return None
+    if find_images(place)[0]:
+        return "folder"
+    shards = find_shards(place)
+    return "shards" + shards[0].suffix.lower() if shards else None
 
 
 class View(Chunked):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diabolo.data.chunks import gone, still_there
+from diabolo.data.chunks import gone, in_turns, still_there
 from diabolo.data.dataset import Array, chosen
 from diabolo.data.files import opened, parsing
 from diabolo.data.sources import Chunk, Chunked
@@ -18,6 +18,23 @@ from diabolo.errors import DataFileError, MissingExtraError
 _ROWS = 8192  # rows of a chunk
 _AT_ONCE = 4  # row groups whose rows are mixed, where each is larger than a chunk
 _BUFFER = 1 << 16  # bytes read at a time from each column
+
+
+def has_rows(path: Path) -> bool:
+    """Return whether a Parquet file, which is whole as far as can be seen, has any rows."""
+    return _about(path)[0] > 0
+
+
+def _about(path: Path) -> tuple[int, Any]:
+    """Return the number of rows and the schema of a Parquet file."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError(f"Reading {path}", "pyarrow", "tables") from error
+    with opened(path):  # says what is wrong with the path
+        pass
+    with parsing(path, "a Parquet file"), pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows), file.schema_arrow
 
 
 class ParquetSource(Chunked):
@@ -56,15 +73,8 @@ class ParquetSource(Chunked):
     def __init__(
         self, path: str | Path, *, label: str | None = None, columns: Sequence[str] | None = None
     ) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError(f"Reading {path}", "pyarrow", "tables") from error
         self._path = Path(path)
-        with opened(self._path):  # says what is wrong with the path
-            pass
-        with parsing(self._path, "a Parquet file"), self._open() as file:
-            schema, self._n = file.schema_arrow, file.metadata.num_rows
+        self._n, schema = _about(self._path)
         names, features, _ = feature_columns(schema, label, self._path)
         features, self.left_out = chosen(features, names, columns, str(self._path))
         self._names = tuple(names[i] for i in features)
@@ -75,7 +85,7 @@ class ParquetSource(Chunked):
             )
 
     def __len__(self) -> int:
-        return int(self._n)
+        return self._n
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -98,18 +108,8 @@ class ParquetSource(Chunked):
                 raise gone(self._path, "has other rows or columns")
             starts = np.cumsum([0, *sizes])
             groups = range(len(sizes)) if generator is None else generator.permutation(len(sizes))
-            waiting = [self._group(file, int(group), int(starts[group])) for group in groups][::-1]
-            at_once = 1 if generator is None else _AT_ONCE
-            taken: list[Iterator[Chunk]] = []
-            while waiting or taken:
-                while waiting and len(taken) < at_once:
-                    taken.append(waiting.pop())
-                for group in list(taken):
-                    chunk = next(group, None)
-                    if chunk is None:
-                        taken.remove(group)
-                    else:
-                        yield chunk
+            pieces = [self._group(file, int(group), int(starts[group])) for group in groups]
+            yield from in_turns(pieces, 1 if generator is None else _AT_ONCE)
 
     def _open(self) -> Any:
         import pyarrow.parquet as pq

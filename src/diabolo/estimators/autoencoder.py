@@ -13,14 +13,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diabolo.data.sources import Source
 from diabolo.errors import CollapseWarning, IncompatiblePartsError, InvalidDataError, InvalidParameterError
+from diabolo.estimators.continuing import followed, settings
 from diabolo.estimators.diagnostics import diagnose
-from diabolo.estimators.fitted import Fitted
+from diabolo.estimators.fitted import Array, Fitted
+from diabolo.estimators.generation import Reservoir
 from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling, share_bounds
-from diabolo.estimators.survey import SAMPLE, Survey
+from diabolo.estimators.survey import SAMPLE, Survey, sample_size
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
@@ -28,7 +31,7 @@ from diabolo.parts import GaussianPosterior, Noisy, activation, as_part, check_r
 from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
-from diabolo.training.checkpoint import Checkpoint, stoppable
+from diabolo.training.checkpoint import Checkpoint, interruptible, stoppable
 from diabolo.training.feed import Feed, MemoryFeed, StreamFeed
 from diabolo.training.machine import threads_for
 from diabolo.training.plans import continue_training
@@ -36,6 +39,7 @@ from diabolo.training.workers import agreed_seed
 
 _NOTHING = (None, "none", "deterministic", "end_to_end", ())  # values by which a kind would lose its name
 _HELD_OUT_MOST = 10_000  # rows that choose the best weights: more would only cost time
+_AT_ONCE = 4096  # rows gathered and scaled at a time
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -115,13 +119,15 @@ class Autoencoder(Parameters, Fitted):
             For a folder that cannot be used, or a checkpoint that is damaged or of another run. A
             checkpoint that cannot be written later on is a CheckpointWarning.
         KeyboardInterrupt
-            On Ctrl-C, after the estimator was fitted with the best weights so far.
+            On Ctrl-C, after the estimator was fitted with the best weights so far. Further presses within
+            two seconds count as the first; one after these stops at once, and the weights are lost.
         """
         kept = self._checkpoint(checkpoint, every, resume)
         resumed = None if kept is None else kept.seed
         prepared = self._stream(X, resumed) if isinstance(X, Source) else self._rows(X, resumed)
         generator, data, held_out = prepared
-        with self._whole_or_not_at_all(), nullcontext() if kept is None else stoppable():
+        terminable = nullcontext() if kept is None else stoppable()
+        with self._whole_or_not_at_all(), interruptible(), terminable:
             self.history_, interrupted = train(
                 self.module_,
                 self.recipe_,
@@ -142,11 +148,18 @@ class Autoencoder(Parameters, Fitted):
         rows = self._check(X, reset=True)
         self._check_settings()
         generator = self._prepare(Statistics.of(rows), len(rows), rows.dtype == np.uint8, self._seed(resumed))
-        data = self._tensor(rows)
-        order = torch.randperm(len(data), generator=generator)
-        n_held_out = self._n_held_out(len(data))
-        held_out = data[order[:n_held_out]].to(self._device) if n_held_out else None
-        return generator, MemoryFeed(data[order[n_held_out:]].to(self._device)), held_out
+        order = torch.randperm(len(rows), generator=generator).numpy()
+        n_held_out = self._n_held_out(len(rows))
+        held_out = self._gathered(rows, order[:n_held_out]) if n_held_out else None
+        return generator, MemoryFeed(self._gathered(rows, order[n_held_out:])), held_out
+
+    def _gathered(self, rows: Array, order: NDArray[np.int64]) -> Tensor:
+        """Return the rows with these numbers in scaled units, without a copy of all in between."""
+        out = torch.empty((len(order), *self.recipe_.input_shape))
+        for start in range(0, len(order), _AT_ONCE):
+            numbers = order[start : start + _AT_ONCE]
+            out[start : start + len(numbers)] = self._tensor(rows.take(numbers, axis=0), numbers)
+        return out.to(self._device)
 
     def _stream(self, X: Source, resumed: int | None) -> tuple[torch.Generator, Feed, Tensor | None]:
         """Prepare for training on rows that stream by; reads them once."""
@@ -155,16 +168,18 @@ class Autoencoder(Parameters, Fitted):
         seed = self._seed(resumed)
         survey = Survey(X, getattr(self, "feature_names_in_", None), self._n_held_out(len(X)), seed)
         generator = self._prepare(survey.statistics, survey.n, survey.pixels, seed)
-        held_out, sample = (self._tensor(rows) for rows in (survey.held_out, survey.sample))
-        feed = StreamFeed(
+        held_out = self._tensor(survey.held_out)
+        return generator, self._feed(X, survey), held_out.to(self._device) if len(held_out) else None
+
+    def _feed(self, X: Source, survey: Survey) -> StreamFeed:
+        return StreamFeed(
             X,
-            survey.n - len(held_out),
+            survey.n - len(survey.held_out),
             lambda rows, numbers: self._tensor(rows.reshape(len(rows), -1), numbers),
             survey.held_out_numbers,
-            sample,
+            self._tensor(survey.sample),
             self._device,
         )
-        return generator, feed, held_out.to(self._device) if len(held_out) else None
 
     def _n_held_out(self, n: int) -> int:
         """Return how many of n rows choose the best weights."""
@@ -174,26 +189,51 @@ class Autoencoder(Parameters, Fitted):
         """Go once through X, continuing from the weights there are.
 
         The first call fixes sizes and scaling by its rows; the learning rate is constant and no row
-        is held out.
+        is held out. Of the parameters learning_rate, weight_decay, clip_norm and batch_size may change from
+        call to call. ``sample`` then draws by the codes of up to 4096 rows, any row since the first call, or
+        since ``fit`` or ``load``, being as likely among them as any other.
+
+        Parameters
+        ----------
+        X : array, frame or sparse matrix (n_samples, n_features), or images; or a Source
+            A ``diabolo.data.Source`` is read once for its range and once to learn from.
+        y : ignored
+
+        Raises
+        ------
+        InvalidDataError, InvalidParameterError, IncompatiblePartsError, DivergedError
+            InvalidParameterError also where another parameter was changed since the first call.
         """
         first = not hasattr(self, "module_")
-        rows = self._check(X, reset=first)
+        seed = self._seed() if first else self.recipe_.seed
+        seen: Survey | None = None
+        if isinstance(X, Source):
+            self._take_shape(X) if first else self._check_source(X)
+            seen = Survey(X, getattr(self, "feature_names_in_", None), 0, seed)
+            statistics, n, bytes_ = seen.statistics, seen.n, seen.pixels
+        else:
+            rows = self._check(X, reset=first)
+            statistics, n, bytes_ = Statistics.of(rows), len(rows), rows.dtype == np.uint8
         if first:
             self._check_settings()
-            self._prepare(Statistics.of(rows), len(rows), rows.dtype == np.uint8, self._seed())
+            self._prepare(statistics, n, bytes_, seed)
             self.history_ = History()
         else:
-            statistics = Statistics.of(rows)
             self._check_range(statistics)
+            self.recipe_ = followed(self, self._given, self.recipe_, n, self._default_depth)
+            self._given = settings(self)
             self._reach(statistics)
-        data = self._tensor(rows).to(self._device)
-        self._check_batch(min(self.recipe_.batch_size, len(data)))
+        feed = MemoryFeed(self._tensor(rows).to(self._device)) if seen is None else self._feed(X, seen)
+        self._check_batch(min(self.recipe_.batch_size, len(feed)))
         with self._whole_or_not_at_all() if first else nullcontext():
             self._steps = continue_training(
-                self.module_, self.recipe_, data, self.history_, getattr(self, "_steps", None)
+                self.module_, self.recipe_, feed, self.history_, getattr(self, "_steps", None)
             )
         self._forget("_density")
-        self._codes = self._some_codes(data[:SAMPLE])
+        if not self._has_prior:
+            if not hasattr(self, "_kept"):
+                self._kept = Reservoir(sample_size(self.n_features_in_), seed)
+            self._kept.add(feed.head(n).cpu().numpy(), n)
         return self
 
     @contextmanager
@@ -228,7 +268,7 @@ class Autoencoder(Parameters, Fitted):
 
     def _check_settings(self) -> None:
         """Check what can be checked before the data are looked at; a fit begins here."""
-        self._forget("module_", "_steps", "_density")
+        self._forget("module_", "_steps", "_density", "_kept")
         for name in self._needs:
             value = getattr(self, name)
             if getattr(value, "name", value) in _NOTHING:
@@ -274,7 +314,8 @@ class Autoencoder(Parameters, Fitted):
         mean = ((statistics.mean - self._scaler.offset) / self._scaler.scale).astype(np.float32)
         module.start_at(torch.from_numpy(mean))
         self.module_ = module.to(self._device)
-        self._reach(statistics)
+        self._reach(statistics, shared)
+        self._given = settings(self)
         self.n_parameters_ = sum(w.numel() for w in module.parameters())
         self._mean = statistics.mean
         return generator
@@ -288,9 +329,14 @@ class Autoencoder(Parameters, Fitted):
             reach = activation(output)
             check_targets(self._scaler, statistics, reach.low, reach.high, f"output_activation={output!r}")
 
-    def _reach(self, statistics: Statistics) -> None:
-        """Let an output that is clipped reach these rows."""
-        bounds = self._scaler.bounds(statistics)
+    def _reach(self, statistics: Statistics, shared: bool | None = None) -> None:
+        """Let an output that is clipped reach these rows; None: by bounds that are shared if its own are."""
+        output = getattr(self.module_.loss, "output", None)
+        if not isinstance(output, Clip):
+            return
+        if shared is None:
+            shared = self._scaler.share(*(b.cpu().numpy().reshape(-1) for b in (output.low, output.high)))
+        bounds = self._scaler.bounds(statistics, shared=shared)
         self.module_.reach(*(torch.from_numpy(b).reshape(self.sample_shape_) for b in bounds))
 
     def _check_batch(self, n_rows: int) -> None:

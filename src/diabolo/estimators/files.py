@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diabolo.errors import DiaboloError, ModelFileError
 from diabolo.estimators.autoencoder import PARAMETERS, Autoencoder
+from diabolo.estimators.continuing import settings
 from diabolo.estimators.generation import CodeDensity
 from diabolo.estimators.scaling import Scaler
 from diabolo.kinds import BY_ESTIMATOR
@@ -165,6 +166,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     estimator._scaler = Scaler(header["scaling"], tensors["scaler.offset"].numpy(), scale)
     estimator._mean = tensors["mean"].numpy()
     estimator._codes = None
+    estimator._given = settings(estimator)
     if header["feature_names"] is not None:
         names = np.array([_text(name) for name in header["feature_names"]], dtype=object)
         if len(names) != n_features:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from diabolo.data.sources import Source
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import validation
 from diabolo.estimators.diagnostics import diagnose
-from diabolo.estimators.generation import CodeDensity
+from diabolo.estimators.generation import CodeDensity, Reservoir
 from diabolo.estimators.scaling import Scaler
+from diabolo.estimators.scoring import normality, spread, squares
 from diabolo.names import quoted
 from diabolo.parts import GaussianPosterior, Noisy
-from diabolo.parts.penalties import posterior_divergence
 from diabolo.persistence import write_model
 from diabolo.recipe import Recipe
 from diabolo.training import History
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 _BLOCK = 32  # rows
 _STREAMED = 8192  # rows of a source in memory at a time, about
@@ -64,6 +65,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     _mean: Array
     _codes: Floats | None
     _density: CodeDensity
+    _given: dict[str, str]
+    _kept: Reservoir
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
@@ -92,9 +95,9 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             check_is_fitted(self)
         if isinstance(X, Source):
             raise InvalidDataError(
-                "X must be rows in memory for this method; got a Source. fit, transform, reconstruct, "
-                "reconstruction_error and score_samples take one; others a sample of it, such as "
-                "next(source.batches(10_000))."
+                "X must be rows in memory for this method; got a Source. fit, partial_fit, transform, "
+                "reconstruct, reconstruction_error, score_samples and score take one; others a sample of it, "
+                "such as next(source.batches(10_000))."
             )
         X = validation.as_array(X)
         shape: tuple[int, ...] | None = None
@@ -178,11 +181,24 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             return np.concatenate(list(self._each(function, X)))
         return function(self._check(X, reset=False))
 
-    def _each(self, function: Callable[[Array], Floats], source: Source) -> Iterator[Floats]:
+    def _each(self, function: Callable[[Array], NDArray[T]], source: Source) -> Iterator[NDArray[T]]:
         """Apply ``function`` to the rows of a source, in its order and with a part of it in memory.
 
         The parts are whole batches of inference, so the results are those of all rows in memory.
         """
+        self._check_source(source)
+        shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
+        size = self._rows_per_batch()
+        first = 0
+        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
+            for batch in batches:
+                rows = batch.reshape(len(batch), -1)
+                validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
+                yield function(rows)
+                first += len(rows)
+
+    def _check_source(self, source: Source) -> None:
+        """Raise where the samples of a source are not such as in fit."""
         check_is_fitted(self)
         shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
         if prod(shape) != self.n_features_in_ or (len(shape) > 1 and shape != self.sample_shape_):
@@ -195,14 +211,6 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
                 f"the columns of the source must be those of fit, {quoted(names)}; got "
                 f"{quoted(source.feature_names or ())}. Choose them with columns=..."
             )
-        size = self._rows_per_batch()
-        first = 0
-        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
-            for batch in batches:
-                rows = batch.reshape(len(batch), -1)
-                validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
-                yield function(rows)
-                first += len(rows)
 
     def _unscaled(self, rows: Tensor) -> Floats:
         return self._scaler.unscaled(rows.flatten(1).numpy())
@@ -256,39 +264,35 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def reconstruction_error(self, X: Any) -> Floats:
         """Return each sample's squared error, summed over its values, in X's units: (n_samples,)."""
+        return self._applied(lambda rows: self._squares(rows, self._scaler.scale).astype(np.float32), X)
 
-        def error(rows: Array) -> Floats:
-            errors: Floats = np.square(rows - self._restored(rows), dtype=np.float64).sum(1)
-            return errors.astype(np.float32)
-
-        return self._applied(error, X)
+    def _squares(self, rows: Array, units: Array | float) -> NDArray[np.float64]:
+        restored = self._batches(lambda b: self.module_.decode(self.module_.encode(b)), self._tensor(rows))
+        return squares(rows, restored.flatten(1).numpy(), self._scaler, units)
 
     def score_samples(self, X: Any) -> Floats:
         """Return how normal each sample is, (n_samples,), higher = more normal.
 
         The negative loss in scaled units, summed over a sample's values; with a Gaussian posterior
         the divergence from the prior is taken off too (with loss="gaussian" that is the bound on the
-        log-likelihood in nats, at the posterior's mean).
+        log-likelihood in nats, at the posterior's mean). Where the loss is defined on an interval only
+        (cross-entropy), a row beyond it scores as the row clipped, less twice the squared excess.
         """
 
         def score(x: Tensor) -> Tensor:
-            passed = self.module_(x)
-            cost: Tensor = self.module_.loss(passed.raw, passed.target)
-            if passed.code.log_variance is not None:
-                cost = cost + posterior_divergence(passed.code.mean, passed.code.log_variance).flatten(1).sum(
-                    1
-                )
-            return -cost
+            return normality(self.module_, self.recipe_.loss, x)
 
         return self._applied(lambda rows: self._batches(score, self._tensor(rows)).numpy(), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean."""
-        rows = self._check(X, reset=False)
-        residual = (rows - self._restored(rows)) / self._scaler.scale
-        spread = (rows - self._mean) / self._scaler.scale
-        total = float(np.square(spread).sum())
-        return 1.0 - float(np.square(residual).sum()) / total if total else float("nan")
+
+        def sums(rows: Array) -> NDArray[np.float64]:
+            return np.array([self._squares(rows, 1.0).sum(), spread(rows, self._mean, self._scaler)])
+
+        parts = self._each(sums, X) if isinstance(X, Source) else [sums(self._check(X, reset=False))]
+        left, total = (float(value) for value in sum(parts, np.zeros(2)))
+        return 1.0 - left / total if total else float("nan")
 
     def sample(self, n: int = 1, *, random_state: int | np.random.RandomState | None = None) -> Floats:
         """Draw n new samples, of the shape and units of fit's X.
@@ -318,8 +322,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _code_density(self) -> CodeDensity:
         if not hasattr(self, "_density"):
-            assert self._codes is not None
-            self._density = CodeDensity.fit(self._codes, self.recipe_.seed)
+            kept = getattr(self, "_kept", None)  # rows rather than codes, which move with the weights
+            codes = self._codes if kept is None else self._encoded(torch.from_numpy(kept.rows))
+            assert codes is not None
+            self._density = CodeDensity.fit(codes, self.recipe_.seed)
         return self._density
 
     def interpolate(self, a: Any, b: Any, steps: int = 8) -> Floats:

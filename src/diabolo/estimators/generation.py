@@ -1,4 +1,4 @@
-"""A density of codes for kinds without a prior: scikit-learn's Gaussian mixture."""
+"""A density of codes for kinds without a prior: scikit-learn's Gaussian mixture, and rows to fit it on."""
 
 from __future__ import annotations
 
@@ -63,3 +63,51 @@ class CodeDensity:
             rows = chosen == component
             drawn[rows] += noise[rows] @ factor.T
         return drawn
+
+
+class Reservoir:
+    """Some of the rows that went by, each as likely to be among them as any other.
+
+    Every row has a key, uniform on [0, 1]; those with the lowest keys are kept.
+
+    Parameters
+    ----------
+    most : int >= 1
+        How many at most.
+    seed : int
+        Draws the keys.
+
+    Attributes
+    ----------
+    rows : ndarray (k, ...)
+        What is kept.
+    """
+
+    def __init__(self, most: int, seed: int) -> None:
+        self._most, self._chance = most, np.random.default_rng(seed)
+        self._keys = np.zeros(0)
+        self.rows: Array = np.zeros(0)
+
+    def add(self, rows: Array, n: int) -> None:
+        """Let n rows go by: ``rows`` (k, ...) are all of them, or ``most`` of them drawn at random."""
+        k = min(n, self._most, len(rows))
+        # the k lowest of n keys, in ascending order: each is the least of those that are left
+        steps = np.log(self._chance.random(k)) / (n - np.arange(k))
+        keys = -np.expm1(np.cumsum(steps))
+        drawn = self._chance.choice(len(rows), k, replace=False)
+        if not len(self._keys):
+            self._keys, self.rows = keys, rows[drawn]
+            return
+        room = self._most - len(self._keys)
+        every = np.concatenate([self._keys, keys])
+        if k <= room:
+            self._keys, self.rows = every, np.concatenate([self.rows, rows[drawn]])
+            return
+        kept = np.zeros(len(every), dtype=bool)
+        kept[np.argpartition(every, self._most - 1)[: self._most]] = True
+        old, new = kept[: len(self._keys)], kept[len(self._keys) :]
+        if room:
+            self._keys = every[kept]
+            self.rows = np.concatenate([self.rows[old], rows[drawn[new]]])
+        elif new.any():  # in place: full, and few of many rows come in
+            self._keys[~old], self.rows[~old] = keys[new], rows[drawn[new]]

@@ -88,8 +88,13 @@ class Scaler:
         with np.errstate(over="ignore"):  # the caller names what is too large
             for start in range(0, len(X), _CHUNK):
                 rows = slice(start, start + _CHUNK)
-                out[rows] = (X[rows] - self.offset) / self.scale
+                out[rows] = self.exactly(X[rows])
         return out
+
+    def exactly(self, X: Array) -> NDArray[np.float64]:
+        """Map rows (n, n_features) to scaled units in double precision."""
+        scaled: NDArray[np.float64] = (X - self.offset) / self.scale
+        return scaled
 
     def unscaled(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map rows (n, n_features) back to the units they came in."""
@@ -99,11 +104,16 @@ class Scaler:
             out[rows] = X[rows] * self.scale + self.offset
         return out
 
-    def bounds(self, s: Statistics) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the least and the greatest value of the whole data in each feature's scaled units."""
-        ends = ((end - self.offset) / self.scale for end in (s.low.min(), s.high.max()))
-        low, high = (end.astype(np.float32) for end in ends)
+    def bounds(self, s: Statistics, *, shared: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the least and the greatest value in scaled units, of each feature or, shared, of all."""
+        ends = (s.low.min(), s.high.max()) if shared else (s.low, s.high)
+        low, high = (((end - self.offset) / self.scale).astype(np.float32) for end in ends)
         return low, high
+
+    def share(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> bool:
+        """Whether these bounds (n_features,), in scaled units, are the same for all features in their own."""
+        lows, highs = (end * self.scale + self.offset for end in (low, high))
+        return bool(max(np.ptp(lows), np.ptp(highs)) <= 1e-4 * (highs.max() - lows.min()))
 
 
 def share_bounds(s: Statistics, *, pixels: bool) -> bool:

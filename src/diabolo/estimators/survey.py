@@ -22,6 +22,11 @@ SAMPLE = 4096  # rows that stand for all where these cannot be had at once
 _KEPT_BYTES = 64 << 20  # of the rows held out, and of the sample, in single precision
 
 
+def sample_size(n_features: int) -> int:
+    """Return how many rows stand for all, at most: 4096, or what takes 64 MB."""
+    return max(1, min(SAMPLE, _KEPT_BYTES // (4 * n_features)))
+
+
 class Survey:
     """What a fit has to know of a source before it begins, found in one pass.
 
@@ -65,7 +70,7 @@ class Survey:
         width = prod(shape)
         most = max(1, _KEPT_BYTES // (4 * width))
         n_held_out = min(n_held_out, most)
-        n_sample = min(SAMPLE, most, len(source) - n_held_out)
+        n_sample = min(sample_size(width), len(source) - n_held_out)
         drawn = np.random.default_rng(seed).choice(len(source), n_held_out + n_sample, replace=False)
         self.held_out_numbers, sampled = np.sort(drawn[:n_held_out]), np.sort(drawn[n_held_out:])
         tally = Tally(width)

@@ -115,6 +115,7 @@ def compare(
     noise: float = 0.5,
     random_state: int = 0,
     progress: Progress | None = None,
+    source: Any = None,
 ) -> Comparison:
     """Train every kind on the same rows and measure all of them, PCA and the mean on the same test rows.
 
@@ -142,6 +143,9 @@ def compare(
         Seed of the noise and of every estimator.
     progress : callable or None, default=None
         Called as ``progress(kind, row, total_epochs)`` after each epoch.
+    source : Source or None, default=None
+        Where every kind learns from instead of ``X_train``, which is then a sample of its rows: PCA, the
+        mean and the noise are fitted on it.
 
     Returns
     -------
@@ -169,7 +173,8 @@ def compare(
         )
     common = common_size(train.shape[1:]) if latent_dim is None else latent_dim
     _check_size(common)
-    bench = _Bench(train, test, labels, noise * metrics.typical_std(train), random_state)
+    learn_from = train if source is None else source
+    bench = _Bench(train, test, labels, noise * metrics.typical_std(train), random_state, learn_from)
     given = {name: {**(params or {}), **(per_kind or {}).get(name, {})} for name in names}
     own_size = {name for name in names if _is_overcomplete(name, given[name])}
     if latent_dim is not None and len(own_size) == len(names):
@@ -188,7 +193,7 @@ def compare(
         "noise": noise,
         "noise_std": bench.noise_std,
         "random_state": random_state,
-        "n_train": len(train),
+        "n_train": len(learn_from),
         "n_test": len(test),
         "params": dict(params or {}),
         "per_kind": {kind: dict(own) for kind, own in (per_kind or {}).items()},
@@ -254,8 +259,9 @@ class _Bench:
         labels: NDArray[Any] | None,
         noise_std: float,
         random_state: int,
+        learn_from: Any,
     ) -> None:
-        self.train, self.test, self.labels = train, test, labels
+        self.train, self.test, self.labels, self.learn_from = train, test, labels, learn_from
         self.noise_std, self.random_state = noise_std, random_state
         generator = np.random.default_rng(random_state)
         self.noisy = test + (noise_std * generator.standard_normal(test.shape)).astype(np.float32)
@@ -266,7 +272,7 @@ class _Bench:
         if progress is not None:
             options["progress"] = lambda row, total: progress(kind, row, total)
         start = time.perf_counter()
-        estimator.fit(self.train, **options)
+        estimator.fit(self.learn_from, **options)
         seconds = time.perf_counter() - start
         row = self._errors(kind, estimator.reconstruct(self.test), estimator.reconstruct(self.noisy))
         found = estimator.diagnostics(self.test)

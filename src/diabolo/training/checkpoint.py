@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ from diabolo.training.feed import Feed
 from diabolo.training.history import History
 
 NAME = "checkpoint.safetensors"
+
+_ONE_WISH = 2.0  # seconds in which what follows an interruption says the same
 
 _OTHER_WORDS = {"seed": "random_state", "crc": "values in the rows", "rows": "number of rows"}
 
@@ -265,18 +269,49 @@ class Checkpoint:
             ) from error
 
 
+class _Once:
+    """A handler of signals that interrupts at the first, and again where that is some time ago."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None or now - self._first > _ONE_WISH:
+            self._first = now if self._first is None else self._first
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C, pressed again within two seconds, count once, unless somebody has said what it should do.
+
+    In these seconds what the training has found is put together; a press after them interrupts that too.
+    """
+    with _handled(signal.SIGINT, signal.default_int_handler, _Once()):
+        yield
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let SIGTERM interrupt as Ctrl-C does, unless somebody has said what else it should do."""
+    pressed = signal.getsignal(signal.SIGINT)
+    with _handled(signal.SIGTERM, signal.SIG_DFL, pressed if isinstance(pressed, _Once) else _Once()):
+        yield
+
+
+@contextmanager
+def _handled(number: signal.Signals, usual: Any, handler: _Once) -> Iterator[None]:
+    """Handle a signal in the main thread, where it is handled as usual."""
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not main or signal.getsignal(number) is not usual:
         yield
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, usual)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -92,18 +92,34 @@ def train(
 
 
 def continue_training(
-    module: AutoencoderModule, recipe: Recipe, data: Tensor, history: History, stage: Stage | None
+    module: AutoencoderModule, recipe: Recipe, data: Tensor | Feed, history: History, stage: Stage | None
 ) -> Stage:
     """Go once through ``data`` at a constant rate; return the stage for the next call to go on with."""
     keep_memory()
+    data = as_feed(data)
+    settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
     if stage is None:
-        settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
         generator = torch.Generator(data.device).manual_seed(recipe.seed)
         stage = Stage(module, recipe.objective(), data, None, settings, generator)
+    elif stage.settings != settings:
+        stage = _told_anew(stage, data, settings)
     stage.use(data)
     with threads_for(flop_per_step(module, stage.data.sample_shape, min(recipe.batch_size, len(data)))):
         if stage.run(history, "partial_fit", time.perf_counter(), None, 1):
             raise KeyboardInterrupt
+    return stage
+
+
+def _told_anew(before: Stage, data: Feed, settings: Settings) -> Stage:
+    """Return a stage with other settings that goes on with all that another one has gathered on its way."""
+    generator = before.generator
+    state = generator.get_state()
+    stage = Stage(before.module, before.objective, data, None, settings, generator)
+    generator.set_state(state)
+    stage.steps_done, stage.first_total = before.steps_done, before.first_total
+    for new, old in zip(stage.step.optimizers, before.step.optimizers, strict=True):
+        groups = new.state_dict()["param_groups"]
+        new.load_state_dict({"state": old.state_dict()["state"], "param_groups": groups})
     return stage
 
 
