@@ -42,13 +42,14 @@ from diabolo.parts.base import check_widths, to_plain
 from diabolo.parts.losses import Clip, Linked
 
 SCALINGS = ("auto", "standard", "center", "minmax", "unit")
-SCHEDULES = ("constant", "cosine", "plateau")
-OPTIMIZERS = ("adam", "muon")
-ENGINES = ("auto", "autograd", "dense", "compiled")
-PRECISIONS = ("float32", "bf16")
+_NAMES = {
+    "optimizer": ("adam", "muon"),
+    "schedule": ("constant", "cosine", "plateau"),
+    "engine": ("auto", "autograd", "dense", "compiled"),
+    "precision": ("float32", "bf16"),
+}
 _RATES = {"adam": 2e-3, "muon": 1e-2}
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
 _STEPS = 6_000  # how many steps the default number of epochs aims at
 
 
@@ -132,8 +133,7 @@ class Recipe:
         loss = self.loss.build()
         if self.output_activation not in (None, self.loss.link):
             clipped = self.output_activation == Clip.NAME
-            output = Clip(self.input_shape) if clipped else Activate(self.output_activation)
-            loss = Linked(loss, output)
+            loss = Linked(loss, Clip(self.input_shape) if clipped else Activate(self.output_activation))
         return AutoencoderModule(network, latent, loss, self.corruption)
 
     def objective(self) -> Objective:
@@ -389,10 +389,8 @@ def _check_read(recipe: Recipe) -> None:
 def _check_training(p: Parameters | Recipe) -> None:
     if p.learning_rate is not None:
         check_range("learning_rate", p.learning_rate, low=0, open_low=True)
-    check_name("optimizer", p.optimizer, OPTIMIZERS)
-    check_name("engine", p.engine, ENGINES)
-    check_name("precision", p.precision, PRECISIONS)
-    check_name("schedule", p.schedule, SCHEDULES)
+    for name, known in _NAMES.items():
+        check_name(name, getattr(p, name), known)
     check_range("weight_decay", p.weight_decay, low=0)
     check_range("validation_fraction", p.validation_fraction, low=0, high=1, open_high=True)
     for name in ("batch_size", "epochs", "patience"):
