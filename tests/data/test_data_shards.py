@@ -172,7 +172,7 @@ def test_where_no_shard_is_left_that_is_an_error(folder):
         path.write_bytes(b"no table")
     with (
         pytest.warns(SkippedWarning, match="6 of 6 shards"),
-        pytest.raises(DataFileError, match="must hold shards with rows that can be read; got none"),
+        pytest.raises(DataFileError, match=r"must hold shards with rows that can be read; got none .*part6"),
     ):
         ShardSource(folder, broken="skip")
 

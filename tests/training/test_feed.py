@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import torch
 import diabolo
 from diabolo import Autoencoder, StackedAutoencoder, VariationalAutoencoder, load
 from diabolo.data import ArraySource, ImageFolderSource, NpySource, ParquetSource
-from diabolo.errors import InvalidDataError, InvalidParameterError, SkippedWarning
+from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError, SkippedWarning
 from diabolo.training import feed as feeds
 from diabolo.training.feed import MemoryFeed, StreamFeed
 
@@ -204,11 +205,22 @@ def test_faults_are_worded(rows: np.ndarray, tmp_path: Path) -> None:
         Autoencoder().fit(ArraySource(np.ones((10, 3))))
 
 
-def test_a_file_that_vanishes_while_training(rows: np.ndarray, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", rows)
+@pytest.mark.parametrize("fault", ["vanishes", "shrinks"])
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_a_file_that_fails_while_training(rows: np.ndarray, tmp_path: Path, suffix: str, fault: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npy":
+        np.save(path, rows)
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table(dict(zip("abcdefgh", rows.T, strict=True))), path)
+
+    def fail(*_: Any) -> None:
+        path.unlink() if fault == "vanishes" else os.truncate(path, 1000)
+
     estimator = Autoencoder(epochs=5)
-    with pytest.raises(InvalidDataError, match=r"x\.npy must stay as it is"):
-        estimator.fit(NpySource(tmp_path / "x.npy"), progress=lambda *_: (tmp_path / "x.npy").unlink())
+    with pytest.raises((InvalidDataError, DataFileError), match=rf"x\.{suffix} must"):
+        estimator.fit(NpySource(path) if suffix == "npy" else ParquetSource(path), progress=fail)
     assert not hasattr(estimator, "module_")
 
 

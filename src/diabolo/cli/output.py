@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from diabolo.errors import InvalidParameterError, MissingExtraError, ModelFileError
+from diabolo.errors import DiaboloError, InvalidParameterError, MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,23 +128,36 @@ def check_model_place(path: Path) -> Path:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let what the system says about writing name ``path``, where it names nothing or a file aside."""
+    try:
+        yield
+    except DiaboloError:
+        raise
+    except OSError as error:
+        said = error.strerror or str(error) or type(error).__name__
+        raise OSError(error.errno or errno.EIO, said, str(path)) from error
+
+
+@contextmanager
 def aside(path: Path, folder: bool = False) -> Iterator[Path]:
     """Hand out a place beside ``path`` to write to; it takes the name ``path`` only once all is written.
 
     On any exception, Ctrl-C and a full disk among them, what was written aside is removed.
     """
-    # cut: a name of the length that the system allows leaves no room for what is added
-    room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}-"))
-    place = room / path.name
-    try:
-        if folder:
-            place.mkdir()
-        yield place
-        if folder and path.is_dir():
-            path.rmdir()  # empty: check_place saw to it
-        place.replace(path)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+    with naming(path):
+        # cut: a name of the length that the system allows leaves no room for what is added
+        room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}-"))
+        place = room / path.name
+        try:
+            if folder:
+                place.mkdir()
+            yield place
+            if folder and path.is_dir():
+                path.rmdir()  # empty: check_place saw to it
+            place.replace(path)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diabolo.cli.output import check_folder
+from diabolo.cli.output import check_folder, naming
 from diabolo.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -44,14 +44,15 @@ def write_page(
     """Write the report of one or several models and return the path of its page."""
     from diabolo.report.page import write_report
 
-    return write_report(
-        folder,
-        title=title,
-        estimators=dict(estimators),
-        X_train=split.X,
-        X_test=split.X_test,
-        y_test=split.y_test,
-        comparison=comparison,
-        command=COMMAND.get(),
-        feature_names=split.feature_names,
-    )
+    with naming(folder):
+        return write_report(
+            folder,
+            title=title,
+            estimators=dict(estimators),
+            X_train=split.X,
+            X_test=split.X_test,
+            y_test=split.y_test,
+            comparison=comparison,
+            command=COMMAND.get(),
+            feature_names=split.feature_names,
+        )

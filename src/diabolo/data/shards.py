@@ -130,12 +130,13 @@ class ShardSource(Chunked):
         self._shards: dict[Path, NpySource | ParquetSource] = {}
         self._skipped: dict[Path, int | None] = {}  # with their rows, where these are known
         self._bytes: bool | None = None
+        self._why: DataFileError | None = None
         for path in paths:
             self._add(path)
         if self._skipped:
             self._tell(folder, len(paths))
         if not self._shards:
-            raise _empty(paths or [Path(folder)])
+            raise _empty(paths or [Path(folder)], self._why)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards.values())])
 
     def _add(self, path: Path) -> None:
@@ -154,10 +155,10 @@ class ShardSource(Chunked):
             _check_alike(path, shard, first, first_path, exact=self._columns is None)
             if self._skip:
                 _read_through(shard)
-        except DataFileError:  # an InvalidDataError says that it is whole, but of another table
+        except DataFileError as error:  # an InvalidDataError says that it is whole, but of another table
             if not self._skip:
                 raise
-            self._skipped[path] = rows
+            self._skipped[path], self._why = rows, self._why or error
         else:
             self._shards[path] = shard
 
@@ -277,8 +278,9 @@ def _names(paths: dict[Path, int | None]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _empty(paths: Sequence[Path]) -> DataFileError:
+def _empty(paths: Sequence[Path], why: DataFileError | None = None) -> DataFileError:
     folder = paths[0].parent if paths[0].suffix else paths[0]
+    reason = "" if why is None else f" ({why})"
     return DataFileError(
-        f"{folder} must hold shards with rows that can be read; got none. Fetch or write them again."
+        f"{folder} must hold shards with rows that can be read; got none{reason}. Fetch or write them again."
     )
