@@ -49,6 +49,7 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(BIN)/python benchmarks/kinds.py
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/workers.py
 	$(RIVALS)/bin/python benchmarks/speed.py
 
 clean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from diabolo.cli.output import (
     write_rows,
     write_samples,
 )
+from diabolo.cli.workers import RayOptions, encode_on_ray, everywhere, part_rows
 from diabolo.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -63,23 +64,36 @@ def encode(
     data: DataName,
     output: CodesFile,
     options: StreamOptions,
+    ray: RayOptions,
     split: SplitName = None,
 ) -> None:
     """Write the code of each row of DATA (of its training rows, where it has a test split).
 
     Of a table, the columns that the model was trained on are found by their names. Data larger than the
-    memory are read, and their codes written, piece by piece.
+    memory are read, and their codes written, piece by piece. With --ray every worker reads all of DATA and
+    encodes a part of it.
     """
     output = check_place(output, TABLES)
+    ray.check()
     estimator = inputs.load_model(model)
+    names = [str(name) for name in estimator.get_feature_names_out()]
+
+    def by_ray(n: int) -> Iterator[Array]:
+        place, home = everywhere(data, source)
+        settings = {"data": place, "source": home, "options": options, "split": split}
+        return encode_on_ray(ray, model.resolve(), len(names), -(-n // part_rows(estimator)), settings)
+
     stream = streams.open_for(out, estimator, data, source, options)
     if stream is not None:
-        columns = [str(name) for name in estimator.get_feature_names_out()]
-        _stream(out, output, data, stream, split, columns, estimator.transform_batches(stream), "codes")
+        parts = estimator.transform_batches(stream) if ray.ray is None else by_ray(len(stream))
+        _stream(out, output, data, stream, split, names, parts, "codes")
         return
     X, told = inputs.pick(inputs.load_for(out, estimator, data, source), split, default="train")
+    if ray.ray is not None:
+        shape = streams.write_parts(out, output, by_ray(len(X)), len(X), names, "codes")
+        _report(out, output, shape, f"codes of {told}")
+        return
     codes = estimator.transform(X)
-    names = [str(name) for name in estimator.get_feature_names_out()]
     write_rows(output, codes, names)
     _report(out, output, codes.shape, f"codes of {told}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import numbers, streams
+from diabolo.cli import inputs, numbers, streams
 from diabolo.cli.checkpoints import CheckpointOptions, resuming_command
 from diabolo.cli.config import boolean, fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
@@ -26,6 +26,16 @@ from diabolo.cli.outcomes import FAILED
 from diabolo.cli.output import check_model_place
 from diabolo.cli.page import ReportFolder, check_report_place, write_page
 from diabolo.cli.progress import Bars
+from diabolo.cli.workers import (
+    RayOptions,
+    everywhere,
+    folder_for_ray,
+    is_first,
+    refusing,
+    started_anew,
+    started_by_torchrun,
+    train_on_ray,
+)
 from diabolo.errors import InvalidParameterError
 from diabolo.kinds import BY_NAME
 
@@ -58,6 +68,7 @@ class Run:
     test_fraction: float | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     kept: CheckpointOptions = field(default_factory=CheckpointOptions)
+    ray: RayOptions = field(default_factory=RayOptions)
 
 
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -73,6 +84,7 @@ def train(
     source: SourceOptions,
     kept: CheckpointOptions,
     stream: StreamOptions,
+    ray: RayOptions,
     parameters: ParameterOptions,
     data: Annotated[
         str | None,
@@ -115,6 +127,11 @@ def train(
 
     With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
     ends as if it had never been stopped: the same bytes.
+
+    Several workers, each with its rows of every batch, give the result of one, to rounding: torchrun
+    --nproc-per-node N -m diabolo train ... starts them, as does --ray. With --checkpoint they go on by
+    themselves where torchrun --max-restarts, or Ray, starts them anew because one was lost. Every worker
+    reads all of DATA.
     """
     flags = {
         "data": data,
@@ -126,11 +143,17 @@ def train(
         "stream": stream.stream,
         "broken": stream.broken,
     }
-    run = replace(_merge(config, flags, given(parameters)), kept=kept)
     kept.check()
-    check_model_place(run.output)
-    if run.report is not None:
-        check_report_place(run.report)
+    ray.check()
+    if kept.folder is not None and started_anew():
+        kept = replace(kept, resume=True)
+    run = replace(_merge(config, flags, given(parameters)), kept=kept, ray=ray)
+    if is_first():
+        check_model_place(run.output)
+        if run.report is not None:
+            check_report_place(run.report)
+    else:
+        out = replace(out, quiet=True, as_json=False)
     from diabolo.training.checkpoint import interruptible, stoppable
 
     with interruptible(), stoppable():  # also while the model is written
@@ -173,34 +196,35 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 
 
 def _train(out: Output, run: Run) -> None:
-    import numpy as np
+    from diabolo.training.workers import torchrun_group
 
     estimator = make_estimator(run.kind, run.parameters)
-    name, X, split = streams.training_data(
-        out, run.data, run.source, run.stream, run.test_fraction, run.parameters.get("random_state")
-    )
+    name, X, split = _load(out, run)
     out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
 
     epochs_before, seconds_before = _behind(out, run.kept)
     start = time.perf_counter()
     interrupted = False
-    try:
-        with Bars(out, epochs_before) as bars:
-            estimator.fit(
-                X,
-                progress=lambda row, total: bars(run.kind, row, total),
-                checkpoint=run.kept.folder,
-                every=run.kept.every or 1,
-                resume=run.kept.resume,
-            )
-    except KeyboardInterrupt:
-        if not (hasattr(estimator, "history_") and hasattr(estimator, "module_")):
-            raise
-        interrupted = True
+    if run.ray.ray is not None:
+        estimator = _fit_on_ray(out, run, estimator.device)
+    else:
+        try:
+            with torchrun_group(estimator.device), Bars(out, epochs_before) as bars:
+                estimator.fit(
+                    X,
+                    progress=lambda row, total: bars(run.kind, row, total),
+                    checkpoint=run.kept.folder,
+                    every=run.kept.every or 1,
+                    resume=run.kept.resume,
+                )
+        except KeyboardInterrupt:
+            if not (hasattr(estimator, "history_") and hasattr(estimator, "module_")):
+                raise
+            interrupted = True
+        if not is_first():
+            raise typer.Exit(FAILED if interrupted else 0)
+        _save(estimator, split, run.output)
     seconds = seconds_before + time.perf_counter() - start
-    if split.feature_names is not None:  # the file remembers them: other commands find its columns by name
-        estimator.feature_names_in_ = np.array(split.feature_names, dtype=object)
-    estimator.save(run.output)
 
     payload: dict[str, Any] = {
         "kind": run.kind,
@@ -219,7 +243,7 @@ def _train(out: Output, run: Run) -> None:
         out.error(
             f"interrupted after {counted(payload['epochs'], 'epoch')}; "
             f"the best weights so far are in {run.output}."
-            + ("" if run.kept.folder is None else f" Go on with: {resuming_command()}")
+            + ("" if run.kept.folder is None else f" Go on with: {_resuming_command()}")
         )
         raise typer.Exit(FAILED)
 
@@ -233,6 +257,67 @@ def _train(out: Output, run: Run) -> None:
         out.note(f"The model is in {run.output}.")  # whatever fails now, the training was not for nothing
         raise
     out.result(payload, lambda to: _show(to, payload))
+
+
+def _load(out: Output, run: Run) -> tuple[str, Any, inputs.Split]:
+    return streams.training_data(
+        out, run.data, run.source, run.stream, run.test_fraction, run.parameters.get("random_state")
+    )
+
+
+def _save(estimator: Autoencoder, split: inputs.Split, output: Path) -> None:
+    import numpy as np
+
+    if split.feature_names is not None:  # the file remembers them: other commands find its columns by name
+        estimator.feature_names_in_ = np.array(split.feature_names, dtype=object)
+    estimator.save(output)
+
+
+def _fit_on_ray(out: Output, run: Run, device: str) -> Autoencoder:
+    """Let the workers of a cluster train and write the model; return it."""
+    from diabolo.training.checkpoint import NAME, Checkpoint
+
+    out.note(f"training with {counted(run.ray.count, 'worker')} of Ray, at {run.ray.ray}")
+    output = run.output.resolve()
+    with folder_for_ray(run.kept.folder, output) as folder:
+        if not run.kept.resume:  # the workers go on from what they find, be they the first or not
+            Checkpoint(folder)
+            (folder / NAME).unlink(missing_ok=True)
+        data, source = everywhere(run.data, run.source)
+        theirs = replace(
+            run,
+            data=data,
+            source=source,
+            output=output,
+            kept=replace(run.kept, checkpoint=folder, resume=True),
+        )
+        try:
+            train_on_ray(run.ray, _work, {"run": theirs}, device, folder)
+        except KeyboardInterrupt:
+            if run.kept.folder is not None:
+                out.note(f"Go on with: {resuming_command()}")
+            raise
+    return inputs.load_model(output)
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """Train as one of the workers of a cluster; the first one writes the model."""
+    from diabolo.training import workers
+
+    run: Run = settings["run"]
+    assert run.kept.folder is not None
+    with refusing(run.kept.folder) as refused:
+        if refused:
+            return
+        estimator = make_estimator(run.kind, run.parameters)
+        _, X, split = _load(Output(quiet=True), run)
+        estimator.fit(X, checkpoint=run.kept.folder, every=run.kept.every or 1, resume=True)
+        if workers.is_first():
+            _save(estimator, split, run.output)
+
+
+def _resuming_command() -> str:
+    return "the same command, by torchrun, and --resume" if started_by_torchrun() else resuming_command()
 
 
 def _behind(out: Output, kept: CheckpointOptions) -> tuple[int, float]:

@@ -237,7 +237,11 @@ def torchrun_group(device: str, environment: Mapping[str, str] = os.environ) -> 
                 f"{local + 1} workers or more. Start fewer there, or set device='cpu'."
             )
         torch.cuda.set_device(local)
-    distributed.init_process_group(backend)
+    store, rank, size = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+    # torchrun's store lives on where workers are started anew: the lost ones' addresses are still in it
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield
     finally:
