@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,21 @@ def test_nothing_heavy_is_imported_for(words: list[str]) -> None:
     assert done.stderr.strip() == "[]"
 
 
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
 def test_help_answers_at_once(words: list[str]) -> None:
-    """0.3 s on an idle machine; the best of some tries, with room for a slow or busy one."""
+    """0.25 s of the processor, whoever else wants it; the best of some tries, with room for a slow one."""
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = _seconds_of_children()
         subprocess.run(
             [sys.executable, "-m", "diabolo", *words], env=environment(), capture_output=True, check=True
         )
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_seconds_of_children() - start)
         if seconds[-1] < 0.3:
             break
     assert min(seconds) < 0.6
