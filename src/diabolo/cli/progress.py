@@ -12,6 +12,7 @@ from diabolo.cli.console import Output, console, duration, number
 
 T = TypeVar("T", bound=Sized)
 
+_SILENCE = 30.0  # seconds after which an epoch that goes on is told without a terminal too
 _LINES = 10
 """How many lines a whole training makes where there is no terminal for a bar."""
 
@@ -74,6 +75,22 @@ class Bars:
         elif first or done * _LINES // max(total, 1) > (done - 1) * _LINES // max(total, 1):
             self._out.note(f"{what}: {told}")
 
+    def of(self, what: str) -> Training:
+        """Return what ``fit`` tells the progress of the training called ``what``."""
+        return Training(self, what)
+
+    def within(self, what: str, share: float) -> None:
+        """Show how far the present epoch is."""
+        clock = self._clocks.get(what, self._next)
+        told = f"epoch {clock.done + 1}, {share:.0%} of its rows"
+        if self._progress is None:
+            if clock.silent_for(_SILENCE):
+                self._out.note(f"{what}: {told}")
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, told=told, total=None)
+        self._progress.update(self._tasks[what], completed=clock.done + share, told=told)
+
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Return a function that shows how many of ``total`` rows are done."""
         start = time.monotonic()
@@ -93,18 +110,43 @@ class Bars:
         return show
 
 
+class Training:
+    """One training among several that are shown."""
+
+    def __init__(self, bars: Bars, what: str) -> None:
+        self._bars, self._what = bars, what
+
+    def __call__(self, row: Mapping[str, Any], total: int) -> None:
+        """Show that an epoch is done."""
+        self._bars(self._what, row, total)
+
+    def within(self, share: float) -> None:
+        """Show that this share of the present epoch is done."""
+        self._bars.within(self._what, share)
+
+
 class _Clock:
     """Counts epochs and foresees the time left from their mean duration."""
 
     def __init__(self, before: int = 0) -> None:
         self._start = time.monotonic()
-        self._before = self._done = before
+        self._before = self.done = before
+        self._heard = self._start
+
+    def silent_for(self, seconds: float) -> bool:
+        """Whether nothing was said for so long; if so, something is now."""
+        now = time.monotonic()
+        silent = now - self._heard >= seconds
+        if silent:
+            self._heard = now
+        return silent
 
     def tick(self, total: int) -> tuple[int, float]:
         """Return how many epochs are done and the seconds that are left."""
-        self._done += 1
-        passed = time.monotonic() - self._start
-        return self._done, passed / (self._done - self._before) * max(total - self._done, 0)
+        self.done += 1
+        self._heard = time.monotonic()
+        passed = self._heard - self._start
+        return self.done, passed / (self.done - self._before) * max(total - self.done, 0)
 
 
 def counting(out: Output, what: str, parts: Iterable[T], total: int) -> Iterator[T]:

@@ -212,7 +212,7 @@ def _train(out: Output, run: Run) -> None:
             with torchrun_group(estimator.device), Bars(out, epochs_before) as bars:
                 estimator.fit(
                     X,
-                    progress=lambda row, total: bars(run.kind, row, total),
+                    progress=bars.of(run.kind),
                     checkpoint=run.kept.folder,
                     every=run.kept.every or 1,
                     resume=run.kept.resume,

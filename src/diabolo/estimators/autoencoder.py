@@ -102,7 +102,8 @@ class Autoencoder(Parameters, Fitted):
             it in memory; rows are then shuffled within pools of about 64 MB, which come in random order.
         y : ignored
         progress : callable(row, total_epochs), optional
-            Called after every epoch with the history's new row.
+            Called after every epoch with the history's new row. Where it has a method ``within(share)``,
+            that is called twice a second with the share of the epoch that is done.
         checkpoint : str or path, optional
             The folder that keeps where the training stands, in one file. While fitting, SIGTERM then
             stops as Ctrl-C does, unless the process handles it.
@@ -373,6 +374,7 @@ class Autoencoder(Parameters, Fitted):
             if progress is not None:
                 progress(row, total)
 
+        report.within = getattr(progress, "within", None)  # type: ignore[attr-defined]
         return report
 
     def _warn_if_collapsed(self, x: Tensor) -> None:

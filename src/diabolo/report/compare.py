@@ -142,7 +142,8 @@ def compare(
     random_state : int, default=0
         Seed of the noise and of every estimator.
     progress : callable or None, default=None
-        Called as ``progress(kind, row, total_epochs)`` after each epoch.
+        Called as ``progress(kind, row, total_epochs)`` after each epoch; where it has a method
+        ``of(kind)``, what that returns is the ``progress`` of the kind's ``fit``.
     source : Source or None, default=None
         Where every kind learns from instead of ``X_train``, which is then a sample of its rows: PCA, the
         mean and the noise are fitted on it.
@@ -270,7 +271,8 @@ class _Bench:
     def measure(self, kind: str, estimator: Any, progress: Progress | None) -> tuple[dict[str, Any], Any]:
         options: dict[str, Any] = {}
         if progress is not None:
-            options["progress"] = lambda row, total: progress(kind, row, total)
+            named = getattr(progress, "of", None)
+            options["progress"] = named(kind) if named else lambda row, total: progress(kind, row, total)
         start = time.perf_counter()
         estimator.fit(self.learn_from, **options)
         seconds = time.perf_counter() - start

@@ -37,6 +37,7 @@ _PLATEAU = 5  # epochs without a better loss before the plateau schedule halves 
 _EXPLODED = 1e4  # a total this many times the first one counts as diverged
 # a compilation takes 10 to 20 s and saves at most a third: what a minute or so on two cores is worth
 _WORK_TO_COMPILE = 6e12
+_TOLD_EVERY = 0.5  # seconds from one time that a long epoch says how far it is to the next
 _VALIDATION_ROWS = 2048  # rows per batch where nothing is learned
 # what a stage keeps from one epoch to the next, besides weights, optimizers, generator and history
 _COURSE = (
@@ -151,7 +152,7 @@ class Stage:
         try:
             while not self.ended:
                 before = self.steps_done
-                terms = self._epoch()
+                terms = self._epoch(getattr(progress, "within", None))
                 validation = self._validate() if self.held_out is not None else {}
                 if not self._finite(terms, validation):
                     self.retries += 1
@@ -242,12 +243,13 @@ class Stage:
             return self.rate * (course / _WARM_UP * 0.95 + 0.05)
         return self.rate * 0.5 * (1 + math.cos(math.pi * (course - _WARM_UP) / (1 - _WARM_UP)))
 
-    def _epoch(self) -> dict[str, float]:
+    def _epoch(self, tell: Callable[[float], None] | None = None) -> dict[str, float]:
         """Go through all rows once in a new order; the rest that fills no batch waits for another epoch."""
         self.module.train()
         sums: Terms = {}
         varies = self.settings.schedule == "cosine"
         set_rate(self.step.optimizers, self._rate_at(self.steps_done))
+        told = time.perf_counter()
         before, workers = self.steps_done, self.generator if isinstance(self.generator, Workers) else None
         with closing(self.data.batches(self.batch_size, self.generator)) as batches:
             for data, rows in batches:
@@ -259,6 +261,9 @@ class Stage:
                 for name, term in terms.items():
                     sums[name] = sums[name] + term if name in sums else term
                 self.steps_done += 1
+                if tell is not None and time.perf_counter() - told > _TOLD_EVERY:
+                    told = time.perf_counter()
+                    tell((self.steps_done - before) / self.steps_per_epoch)
         if workers is not None:
             sums = workers.averaged(sums)
         return {name: float(value) / (self.steps_done - before) for name, value in sums.items()}
