@@ -268,3 +268,22 @@ print(peak() - before)
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 250, done.stdout  # pools: one trained on, one waiting, one being read
+
+
+@pytest.mark.parametrize("training", ["end_to_end", "layerwise"])
+def test_rows_that_the_gpu_has_no_room_for_give_the_same_bytes(
+    training: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(330, 6)).astype(np.float32)
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 32, "hidden_dims": (5,), "latent_dim": 2}
+    kept = Autoencoder(**settings, training=training, random_state=0).fit(rows)
+    made = []
+    monkeypatch.setattr("diabolo.training.feed._POOL_BYTES", 3000)  # pools of three batches
+    monkeypatch.setattr("diabolo.estimators.autoencoder.has_room", lambda *_: made.append(1))
+    moved = Autoencoder(**settings, training=training, random_state=0).fit(rows)
+    assert made
+    for mine, theirs in zip(moved.module_.parameters(), kept.module_.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert [r["training_total"] for r in moved.history_.rows] == [
+        r["training_total"] for r in kept.history_.rows
+    ]

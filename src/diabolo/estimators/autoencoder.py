@@ -32,8 +32,8 @@ from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
 from diabolo.training.checkpoint import Checkpoint, interruptible, stoppable
-from diabolo.training.feed import Feed, MemoryFeed, StreamFeed
-from diabolo.training.machine import threads_for
+from diabolo.training.feed import Feed, HostFeed, MemoryFeed, StreamFeed
+from diabolo.training.machine import has_room, threads_for
 from diabolo.training.plans import continue_training
 from diabolo.training.workers import agreed_seed
 
@@ -151,8 +151,10 @@ class Autoencoder(Parameters, Fitted):
         generator = self._prepare(Statistics.of(rows), len(rows), rows.dtype == np.uint8, self._seed(resumed))
         order = torch.randperm(len(rows), generator=generator).numpy()
         n_held_out = self._n_held_out(len(rows))
-        held_out = self._gathered(rows, order[:n_held_out]) if n_held_out else None
-        return generator, MemoryFeed(self._gathered(rows, order[n_held_out:])), held_out
+        held_out = self._gathered(rows, order[:n_held_out]).to(self._device) if n_held_out else None
+        data, device = self._gathered(rows, order[n_held_out:]), self._device
+        feed = MemoryFeed(data.to(device)) if has_room(device, data.nbytes) else HostFeed(data, device)
+        return generator, feed, held_out
 
     def _gathered(self, rows: Array, order: NDArray[np.int64]) -> Tensor:
         """Return the rows with these numbers in scaled units, without a copy of all in between."""
@@ -160,7 +162,7 @@ class Autoencoder(Parameters, Fitted):
         for start in range(0, len(order), _AT_ONCE):
             numbers = order[start : start + _AT_ONCE]
             out[start : start + len(numbers)] = self._tensor(rows.take(numbers, axis=0), numbers)
-        return out.to(self._device)
+        return out
 
     def _stream(self, X: Source, resumed: int | None) -> tuple[torch.Generator, Feed, Tensor | None]:
         """Prepare for training on rows that stream by; reads them once."""

@@ -85,6 +85,55 @@ class MemoryFeed:
         return MemoryFeed(_applied(function, self.rows))
 
 
+class HostFeed(MemoryFeed):
+    """The same rows, in the same order, which stay in the host's memory while a pool of them is on the GPU.
+
+    A thread gathers the next pool, in memory that the GPU can copy from by itself, while the batches of one
+    are trained on.
+
+    Parameters
+    ----------
+    rows : Tensor (n, *shape)
+    device : torch.device
+        Where the batches go.
+    """
+
+    def __init__(self, rows: Tensor, device: torch.device) -> None:
+        super().__init__(rows)
+        self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+        return self._device
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Batches:
+        """Go through all rows once in one permutation."""
+        order = torch.randperm(len(self.rows), generator=generator, device=generator.device).cpu()
+        order = order[: len(order) // batch_size * batch_size]
+        row_bytes = self.rows.element_size() * prod(self.sample_shape)
+        size = max(1, _POOL_BYTES // row_bytes // batch_size) * batch_size
+        with closing(ahead(self._gathered(numbers) for numbers in torch.split(order, size))) as pools:
+            for rows in pools:
+                pool = rows.to(self._device, non_blocking=True)
+                for numbers in torch.split(torch.arange(len(pool), device=self._device), batch_size):
+                    yield pool, numbers
+
+    def _gathered(self, numbers: Tensor) -> Tensor:
+        rows = self.rows[numbers]
+        return rows.pin_memory() if self._device.type == "cuda" else rows
+
+    def head(self, most: int) -> Tensor:
+        """Return the first rows."""
+        return self.rows[:most].to(self._device)
+
+    def mapped(self, function: Function) -> HostFeed:
+        """Return the feed of what ``function`` makes of these rows, computed once."""
+        with torch.no_grad():
+            parts = [function(part.to(self._device)).cpu() for part in torch.split(self.rows, _ROWS_AT_ONCE)]
+        return HostFeed(torch.cat(parts), self._device)
+
+
 class StreamFeed:
     """The rows of a source, of which a pool of about 64 MB at a time is in memory.
 

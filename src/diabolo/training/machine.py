@@ -59,6 +59,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def has_room(device: torch.device, n_bytes: int) -> bool:
+    """Whether data of this size may stay on the device: on a GPU, in half of the memory that is free."""
+    return device.type != "cuda" or n_bytes <= torch.cuda.mem_get_info(device)[0] // 2
+
+
 def flop_per_step(module: nn.Module, sample_shape: Sequence[int], n_rows: int) -> float:
     """Estimate the work of one step: forward and backward take three products per weight and position."""
     flop = 0.0
