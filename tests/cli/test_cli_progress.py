@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
 
 from diabolo import Autoencoder
 from diabolo.cli import progress
@@ -29,6 +32,16 @@ def test_a_long_epoch_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     settings: dict[str, Any] = {"epochs": 2, "batch_size": 20, "validation_fraction": 0.0, "latent_dim": 2}
     Autoencoder(**settings, random_state=0).fit(X, progress=Listener())
     assert shares == [0.25, 0.5, 0.75, 1.0, 0.0] * 2
+
+
+def test_a_busy_machine_is_told_of(
+    run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for load, told in ((1.4, False), (1.6, True)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load * (os.cpu_count() or 1), 0.0, 0.0))
+        said = run("train", images, "--epochs", 1, "--output", tmp_path / "m.safetensors")
+        assert said.code == 0
+        assert (f"the machine is busy, with {load} processes for each core" in said.err) == told
 
 
 def test_without_a_terminal_a_silent_epoch_is_told_now_and_then(

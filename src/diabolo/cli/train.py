@@ -71,6 +71,7 @@ class Run:
     ray: RayOptions = field(default_factory=RayOptions)
 
 
+_BUSY = 1.5  # processes for each core; two threads then wait for each other most of the time
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     **{name: text(name) for name in ("data", "kind", "output", "report", "label", "data_home", "image_size")},
     "test_fraction": fraction("test_fraction"),
@@ -196,12 +197,18 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 
 
 def _train(out: Output, run: Run) -> None:
+    from diabolo.training.machine import load_per_core
     from diabolo.training.workers import torchrun_group
 
     estimator = make_estimator(run.kind, run.parameters)
     name, X, split = _load(out, run)
     out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
 
+    if load_per_core() > _BUSY:
+        out.note(
+            f"the machine is busy, with {load_per_core():.1f} processes for each core: this can take many "
+            "times longer. With OMP_NUM_THREADS=1 in the environment it suffers less."
+        )
     epochs_before, seconds_before = _behind(out, run.kept)
     start = time.perf_counter()
     interrupted = False

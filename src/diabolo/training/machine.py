@@ -52,6 +52,13 @@ def threads_for(flop_per_step: float) -> Iterator[int]:
             torch.set_num_threads(before)
 
 
+def load_per_core() -> float:
+    """Return how many processes want each core, over the last minute; 0 where the system does not say."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return 0.0
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device called ``name``; "auto" is a CUDA GPU where there is one, else the CPU."""
     if name == "auto":
