@@ -143,7 +143,7 @@ class PlainTopK(nn.Module):
 
 def plain_topk(d: int, m: int, k: int, n: int) -> Step:
     """Return one step of it."""
-    net, data = PlainTopK(d, m, k), torch.rand(n, d)
+    net, data = PlainTopK(d, m, k), torch.randn(n, d)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
@@ -232,7 +232,9 @@ def topk(rounds: int, limit: int) -> list[str]:
     out = []
     for d, m, k, n in ((512, 8192, 32, 4096), (784, 1600, 100, 256)):
         print("topk", d, m, k, n, flush=True)
-        choices = {"hidden_dims": (), "latent_dim": m, "latent": f"topk:k={k}", "shape": (d,)}
+        # no unit counts as dead: what revives them is no part of the plain one
+        latent = f"topk:k={k},revive_after={10**9}"
+        choices = {"hidden_dims": (), "latent_dim": m, "latent": latent, "shape": (d,)}
         contestants = {
             "diabolo": ours(choices, n),
             "diabolo, dense products": ours(choices, n, DenseStep),

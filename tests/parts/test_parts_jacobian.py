@@ -24,6 +24,7 @@ from diabolo.parts import (
     chains,
     jacobian,
 )
+from diabolo.parts.activations import Activate
 from diabolo.parts.jacobian import estimated_jacobian_norm, running_statistics, squared_jacobian_norm
 
 DETERMINISTIC = Deterministic()
@@ -223,6 +224,55 @@ def test_dense_encoders_take_the_closed_form_and_only_they() -> None:
         return jacobian._dense_steps(encoder, latent) is not None
 
     assert {name for name, case in CASES.items() if closed(case)} == set(DENSE_STACKS)
+
+
+def test_convolutions_are_turned_around_unless_something_else_lies_between() -> None:
+    def turned(name: str) -> bool:
+        encoder, _, _ = build(CASES[name])
+        return jacobian._can_turn(list(jacobian._leaves(encoder)))
+
+    assert turned("conv 1d, stride")
+    assert turned("conv 2d, stride")
+    assert turned("conv 3d, stride")
+    assert not turned("conv 2d, pool")
+    assert not turned("layer norm")
+    encoder, latent, x = build(CASES["conv 2d, stride"])
+
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    own = nn.utils.skip_init(Doubled, 2, 3, 3, stride=2, padding=1).double()
+    children = list(encoder.children())
+    at = [i for i, layer in enumerate(children) if isinstance(layer, nn.Conv2d)][1]
+    own.load_state_dict(children[at].state_dict())
+    doubled = nn.Sequential(*children[:at], own, *children[at + 1 :])
+    assert not jacobian._can_turn(list(jacobian._leaves(doubled)))
+    close(squared_jacobian_norm(doubled, latent, x), by_autograd(doubled, latent, x), 1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"groups": 2}, {"dilation": 2}, {"stride": (2, 1)}, {"padding": (0, 2)}]
+)
+def test_every_setting_of_a_convolution(settings: dict[str, Any], generator: torch.Generator) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(4, 6, 3, **settings)
+        size = convolution(torch.zeros(1, 4, 7, 6)).numel()
+        batch_norm = nn.BatchNorm2d(6)
+        encoder = nn.Sequential(convolution, batch_norm, Activate("tanh"), nn.Flatten(), nn.Linear(size, 3))
+    encoder = encoder.double()
+    with torch.no_grad():
+        for w in (batch_norm.weight, batch_norm.running_var):
+            assert w is not None
+            w.uniform_(0.3, 0.6, generator=generator)
+    latent = Deterministic().build(3, "sigmoid")
+    x = torch.randn(2, 4, 7, 6, generator=generator, dtype=torch.float64)
+    assert jacobian._can_turn(list(jacobian._leaves(encoder)))
+    found, expected = squared_jacobian_norm(encoder, latent, x), by_autograd(encoder, latent, x)
+    close(found, expected, 1e-9)
+    for a, b in zip(gradients(found, encoder), gradients(expected, encoder), strict=True):
+        close(a, b, 1e-9)
 
 
 def test_foreign_layers_are_left_to_autograd(generator: torch.Generator) -> None:

@@ -1,10 +1,12 @@
 r"""The squared Frobenius norm of an encoder's Jacobian, per sample, differentiable in the weights.
 
-Two exact routes, chosen by the encoder at hand:
+Three exact routes, chosen by the encoder at hand:
 
 1. a stack of linear maps and element-wise activations: closed forms and products of the layers'
    weights and slopes, with their gradients by hand (``diabolo.parts.chains``);
-2. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
+2. convolutions with a dense layer on top: each row of that layer's weight is sent back to the input
+   through the layers turned around, the rows of all samples in one batch;
+3. any other encoder: rows or columns by automatic differentiation, whichever are fewer, in chunks.
 
 Batch normalisation enters with its running statistics and dropout not at all: the Jacobian is that
 of the function which ``transform`` computes, and samples do not depend on each other.
@@ -14,7 +16,7 @@ Shapes: n samples, d code values, m input values, h hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from diabolo.parts.activations import Activate, Activation, activation
 from diabolo.parts.architectures.base import SeededDropout
 from diabolo.parts.chains import chain_norm
-from diabolo.parts.latents import LatentModule
+from diabolo.parts.latents import LatentModule, LinearHead
 from diabolo.parts.shares import drawn
 
 _CHUNK_VALUES = 4_000_000  # values of the Jacobian held at a time by the general route: 16 MB in float32
@@ -70,9 +72,19 @@ def squared_jacobian_norm(encoder: nn.Module, latent: LatentModule, x: Tensor) -
     """
     with running_statistics(encoder, latent):
         steps = _dense_steps(encoder, latent)
-        if steps is None:
+        if steps is not None:
+            return _of_stack(steps, x.flatten(1))
+        head, layers = latent.linear_head(), list(_leaves(encoder))
+        top = layers[-1] if layers else None
+        if head is None or type(top) is not nn.Linear or not _can_turn(layers):
             return _of_any(encoder, latent, x)
-        return _of_stack(steps, x.flatten(1))
+        n_code, n_input = len(top.weight) if head.units < 0 else head.units, x[0].numel()
+        if n_code > n_input:
+            return _of_any(encoder, latent, x)
+        rows = len(x)
+        if not torch.is_grad_enabled():  # nothing is kept for a backward pass: bound the memory
+            rows = max(1, _CHUNK_VALUES // (n_code * n_input))
+        return torch.cat([_of_turned(layers, top, head, part) for part in torch.split(x, rows)])
 
 
 def estimated_jacobian_norm(
@@ -131,12 +143,16 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-def _folded(step: _Step, norm: nn.BatchNorm1d) -> _Step:
-    assert norm.running_mean is not None
+def _factor(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Tensor:
+    """Return what a normalisation by running statistics multiplies each feature by."""
     assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.affine:
-        factor = factor * norm.weight
+    return factor * norm.weight if norm.affine else factor
+
+
+def _folded(step: _Step, norm: nn.BatchNorm1d) -> _Step:
+    assert norm.running_mean is not None
+    factor = _factor(norm)
     bias = (step.bias if step.bias is not None else 0.0) - norm.running_mean
     return _Step(
         step.weight * factor[:, None], bias * factor + (norm.bias if norm.affine else 0.0), step.activation
@@ -155,6 +171,70 @@ def _of_stack(steps: list[_Step], x: Tensor) -> Tensor:
         x = step.activation.function(a)
         slopes.append(None if step.activation.name == "linear" else step.activation.derivative(a, x))
     return chain_norm(weights, slopes, len(x))
+
+
+_TRANSPOSES: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Conv1d: torch.conv_transpose1d,
+    nn.Conv2d: torch.conv_transpose2d,
+    nn.Conv3d: torch.conv_transpose3d,
+}
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_RESHAPES = (nn.Flatten, nn.Unflatten, SeededDropout)
+
+
+def _can_turn(layers: list[nn.Module]) -> bool:
+    """Whether the transposes of all layers' derivatives are known; a subclass may compute something else."""
+    for layer in layers:
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and type(layer) in _TRANSPOSES:
+            if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+                return False
+        elif type(layer) not in (*_NORMS, *_RESHAPES, nn.Linear, Activate):
+            return False
+    return True
+
+
+def _of_turned(layers: list[nn.Module], top: nn.Linear, head: LinearHead, x: Tensor) -> Tensor:
+    """Send every row of the top layer's weight back to the input, through the layers turned around."""
+    below = [x]
+    for layer in layers:
+        below.append(layer(below[-1]))
+    weight, a, n = top.weight, below[-1], len(x)
+    if head.units > 0:
+        weight, a = weight[: head.units], a[:, : head.units]
+    slope = head.activation.derivative(a, head.activation.function(a))
+    if head.scale is not None:
+        slope = slope * head.scale
+    rows = (slope[:, :, None] * weight).flatten(0, 1)
+    for layer, seen, given in zip(layers[-2::-1], below[-3::-1], below[-2:0:-1], strict=True):
+        shape = seen.shape[1:]
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            rows = _turned(layer, rows, shape[1:])
+        elif isinstance(layer, nn.Linear):
+            rows = rows @ layer.weight
+        elif isinstance(layer, Activate):
+            inner = layer.activation.derivative(seen, given)
+            rows = (rows.view(n, -1, *shape) * inner[:, None]).flatten(0, 1)
+        elif isinstance(layer, _NORMS):
+            factor = _factor(layer)
+            rows = rows * factor.view(-1, *[1] * (len(shape) - 1))
+        else:
+            rows = rows.reshape(-1, *shape)
+    return rows.view(n, -1).square().sum(1)
+
+
+def _turned(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, y: Tensor, extents: tuple[int, ...]) -> Tensor:
+    """Apply a convolution's transpose, (r, out, ...) to (r, in, *extents)."""
+    assert not isinstance(layer.padding, str)
+    missing = [
+        large - ((small - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
+        for large, small, stride, padding, dilation, kernel in zip(
+            extents, y.shape[2:], layer.stride, layer.padding, layer.dilation, layer.kernel_size, strict=True
+        )
+    ]
+    transpose = _TRANSPOSES[type(layer)]
+    return transpose(
+        y, layer.weight, None, layer.stride, layer.padding, missing, layer.groups, layer.dilation
+    )
 
 
 def _of_any(encoder: nn.Module, latent: LatentModule, x: Tensor) -> Tensor:
