@@ -243,7 +243,11 @@ class SparseStep(DenseStep):
     def suits(module: AutoencoderModule, objective: Objective) -> bool:
         """Whether it can train this net: dense layers about a TopK code on the CPU, at most an L1 penalty."""
         latent = module.latent
-        if type(latent) is not TopKModule or not DenseStep.covers(module) or latent.silent.is_cuda:
+        if (
+            type(latent) is not TopKModule
+            or not DenseStep.covers(module)
+            or latent.silent.device.type != "cpu"
+        ):
             return False
         last = [m for m in module.encoder.modules() if not isinstance(m, nn.Sequential)][-1]
         first = next(m for m in module.decoder.modules() if not isinstance(m, nn.Sequential))
