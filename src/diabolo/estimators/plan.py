@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 BLOCK = 32  # rows: batches are filled up to whole blocks, and biases are added a block at a time
 _NARROW = 128  # up to this width NumPy's products on one thread of BLAS beat torch's
-_VALUES = 2_000_000  # of the widest level of a batch: 8 MB, about the size of a cache
+_VALUES = 1_000_000  # of the widest level of a batch: 4 MB, less than a cache that cores share
 _OWN_VALUES = 250_000  # of all levels of a batch of a narrow net: 1 MB, about a core's own cache
 _MOST_ROWS = 8192  # of a batch
 
