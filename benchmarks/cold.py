@@ -13,9 +13,9 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from datetime import date
 from importlib.metadata import version
@@ -65,21 +65,29 @@ IMPORTS = {
 }
 
 
+# a process begins with the peak of the one that started it; so a small one does
+LAUNCHER = """
+import os, sys, time
+start = time.perf_counter()
+pid = os.fork()
+if not pid:
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+_, status, usage = os.wait4(pid, 0)
+print(status, time.perf_counter() - start, usage.ru_maxrss)
+"""
+
+
 def cost(words: list[str], folder: Path) -> tuple[float, float]:
     """Return the seconds and the peak memory in MB of one process; raise where it failed."""
-    start = time.perf_counter()
-    pid = os.fork()
-    if not pid:
-        os.chdir(folder)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        os.execv(sys.executable, [sys.executable, *words])
-    _, status, usage = os.wait4(pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
+    command = [sys.executable, "-S", "-c", LAUNCHER, *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    status, seconds, peak = done.stdout.split()
+    if status != "0":
         raise SystemExit(f"{words} failed with status {status}")
-    return seconds, usage.ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
+    return float(seconds), float(peak) / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
 def measured(processes: dict[str, list[str]], folder: Path, rounds: int) -> list[str]:
