@@ -51,6 +51,8 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/workers.py
 	$(RIVALS)/bin/python benchmarks/speed.py
+	$(RIVALS)/bin/python benchmarks/inference.py
+	$(RIVALS)/bin/python benchmarks/cold.py
 
 clean:
 	rm -rf $(VENV) $(RIVALS) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -65,7 +67,7 @@ $(VENV)/pyvenv.cfg:
 	  "Python must be 3.11 or later; got %d.%d. Run: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
-# What benchmarks/speed.py compares with; two of them ask for less than they need, hence --no-deps.
+# What benchmarks/speed.py, inference.py and cold.py compare with; two of them ask for less than they need, hence --no-deps.
 $(RIVALS)/installed: benchmarks/rivals.txt pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RIVALS)
 	$(RIVALS)/bin/python -m pip install -q -c constraints.txt -r benchmarks/rivals.txt -e ".[all]"

@@ -102,6 +102,19 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_fit_loads_nothing_that_it_does_not_use() -> None:
+    """Torch imports its compiler and sympy at the first use of what looks harmless: a second or two."""
+    script = (
+        "import sys, numpy as np, diabolo\n"
+        "X = np.random.default_rng(0).normal(size=(64, 6))\n"
+        "diabolo.DeepAutoencoder(epochs=1).fit(X).partial_fit(X).score_samples(X)\n"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy', 'matplotlib', 'sklearn.mixture'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_are_short_or_say_why_not(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -15,23 +15,19 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from torch.nn import functional
 
-from diabolo.autoencoder import AutoencoderModule
 from diabolo.data.chunks import ahead
 from diabolo.data.sources import Source
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import validation
 from diabolo.estimators.diagnostics import diagnose
 from diabolo.estimators.generation import CodeDensity, Reservoir
-from diabolo.estimators.scaling import Scaler
+from diabolo.estimators.inference import Inference, Net, decode, encode, restore
 from diabolo.estimators.scoring import normality, spread, squares
 from diabolo.names import quoted
 from diabolo.parts import GaussianPosterior, Noisy
 from diabolo.persistence import write_model
-from diabolo.recipe import Recipe
 from diabolo.training import History
-from diabolo.training.machine import choose_device, threads_for
 
 if TYPE_CHECKING:
     from diabolo.diagram import Diagram
@@ -40,28 +36,20 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
-_BLOCK = 32  # rows
 _STREAMED = 8192  # rows of a source in memory at a time, about
-_VALUES_PER_BATCH = 2_000_000  # of the widest end, in inference: 8 MB, about the size of a cache
 
 
-class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseEstimator):  # type: ignore[misc]
     """All that needs a trained network and no training. Abstract: ``Autoencoder`` sets the attributes.
 
     ``_row_shape`` is the shape of one sample as it came to fit: that of ``sample_shape_``, or
     (n_features,) where rows came flattened and ``input_shape`` says what they are.
     """
 
-    device: str
     input_shape: Sequence[int] | None
-    module_: AutoencoderModule
-    recipe_: Recipe
     history_: History
-    sample_shape_: tuple[int, ...]
-    n_features_in_: int
     n_parameters_: int
     _row_shape: tuple[int, ...]
-    _scaler: Scaler
     _mean: Array
     _codes: Floats | None
     _density: CodeDensity
@@ -76,17 +64,6 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-    @property
-    def _device(self) -> torch.device:
-        try:
-            device = choose_device(self.device)
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError) as error:  # torch built without it, or no such device
-            raise InvalidParameterError(
-                f"device must be one that this machine has; got {self.device!r}. Set device='auto'."
-            ) from error
-        return device
 
     # ------------------------------------------------------------------ what comes in
     def _check(self, X: Any, *, reset: bool) -> Array:
@@ -145,38 +122,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
 
-    def _tensor(self, rows: Array, numbers: Array | None = None) -> Tensor:
-        """Return checked rows in scaled units, (n, *shape); ``numbers`` is how a message calls them."""
-        scaled = self._scaler.scaled(rows)
-        if not np.isfinite(scaled.sum(dtype=np.float64)):
-            i = int(np.argmax(~np.isfinite(scaled).all(1)))
-            raise InvalidDataError(
-                "X must stay finite when it is scaled as in fit; got a value beyond single precision in "
-                f"row {i if numbers is None else int(numbers[i])}. Rescale X."
-            )
-        return torch.from_numpy(scaled).reshape(len(rows), *self.recipe_.input_shape)
-
-    def _batches(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Apply ``function`` to batches whose widest layer fits the cache; the result is on the CPU.
-
-        Batches are filled up to whole blocks: products of other sizes are summed in another order, and
-        a row alone would come out visibly different in single precision from the same row among twenty.
-        """
-        size = self._rows_per_batch()
-        n, rest = len(x), -len(x) % _BLOCK
-        last = functional.pad(x[n // size * size :], (0, 0) * (x.ndim - 1) + (0, rest))
-        pieces = [*torch.split(x[: n // size * size], size), last]
-        device = self._device
-        self.module_.eval()
-        with torch.inference_mode(), threads_for(2.0 * self.n_parameters_ * min(size, n)):
-            return torch.cat([function(piece.to(device)).cpu() for piece in pieces if len(piece)])[:n]
-
-    def _rows_per_batch(self) -> int:
-        widest = max(level.size for level in self.module_.levels())
-        return max(_BLOCK, min(8192, _VALUES_PER_BATCH // widest // _BLOCK * _BLOCK))
-
     def _applied(self, function: Callable[[Array], Floats], X: Any) -> Floats:
         """Apply ``function`` to the checked rows of X, of a source part by part."""
+        if self._plain(X):
+            return function(X)
         if isinstance(X, Source):
             return np.concatenate(list(self._each(function, X)))
         return function(self._check(X, reset=False))
@@ -212,9 +161,6 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
                 f"{quoted(source.feature_names or ())}. Choose them with columns=..."
             )
 
-    def _unscaled(self, rows: Tensor) -> Floats:
-        return self._scaler.unscaled(rows.flatten(1).numpy())
-
     # ------------------------------------------------------------------ what goes out
     def transform(self, X: Any) -> Floats:
         """Map X to codes, (n_samples, code_size): the deterministic code, or the posterior's mean.
@@ -229,7 +175,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._each(self._transformed, source)
 
     def _transformed(self, rows: Array) -> Floats:
-        return self._encoded(self._tensor(rows))
+        return self._batches(encode, rows)
 
     def inverse_transform(self, Z: Any) -> Floats:
         """Map codes (n_samples, code_size) back to samples of the shape and units of fit's X."""
@@ -240,13 +186,11 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             raise InvalidDataError(f"codes must have the shape (n_samples, {size}); got {codes.shape}.")
         if not np.isfinite(codes).all():
             raise InvalidDataError("codes must be finite; got NaN or inf.")
-        z = torch.tensor(codes).reshape(-1, *self.module_.code_shape)
-        samples: Floats = self._unscaled(self._batches(self.module_.decode, z)).reshape(-1, *self._row_shape)
-        return samples
+        samples = self._run(decode, codes, self.module_.code_shape, self._scaler.unscale)
+        return samples.reshape(-1, *self._row_shape)
 
     def _restored(self, rows: Array) -> Floats:
-        restored = self._batches(lambda b: self.module_.decode(self.module_.encode(b)), self._tensor(rows))
-        return self._unscaled(restored)
+        return self._batches(restore, rows, self._scaler.unscale)
 
     def reconstruct(self, X: Any) -> Floats:
         """Return X as the network sees it, in X's shape and units, without any chance involved."""
@@ -267,8 +211,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._applied(lambda rows: self._squares(rows, self._scaler.scale).astype(np.float32), X)
 
     def _squares(self, rows: Array, units: Array | float) -> NDArray[np.float64]:
-        restored = self._batches(lambda b: self.module_.decode(self.module_.encode(b)), self._tensor(rows))
-        return squares(rows, restored.flatten(1).numpy(), self._scaler, units)
+        return squares(rows, self._batches(restore, rows), self._scaler, units)
 
     def score_samples(self, X: Any) -> Floats:
         """Return how normal each sample is, (n_samples,), higher = more normal.
@@ -279,10 +222,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         (cross-entropy), a row beyond it scores as the row clipped, less twice the squared excess.
         """
 
-        def score(x: Tensor) -> Tensor:
-            return normality(self.module_, self.recipe_.loss, x)
+        def score(net: Net, x: Tensor) -> Tensor:
+            return normality(net, self.module_.loss, self.recipe_.loss, x)
 
-        return self._applied(lambda rows: self._batches(score, self._tensor(rows)).numpy(), X)
+        return self._applied(lambda rows: self._batches(score, rows), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return 1 - error / error of the mean predictor, in scaled units: 1 = perfect, 0 = the mean."""
@@ -334,7 +277,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             raise InvalidParameterError(f"steps must be an integer >= 2; got {steps!r}.")
         check_is_fitted(self)
         ends = np.stack([self._end("a", a), self._end("b", b)])
-        first, last = self._encoded(self._tensor(ends))
+        first, last = self._transformed(ends)
         share = np.linspace(0.0, 1.0, int(steps), dtype=np.float32)[:, None]
         return self.inverse_transform(first * (1 - share) + last * share)
 
@@ -351,8 +294,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return row
 
     def _encoded(self, x: Tensor) -> Floats:
-        codes: Floats = self._batches(lambda batch: self.module_.encode(batch).flatten(1), x).numpy()
-        return codes
+        """Return the codes of samples that are in scaled units already."""
+        return self._run(encode, x.flatten(1).cpu().numpy(), self.recipe_.input_shape, np.copyto)
 
     def diagnostics(self, X: Any) -> dict[str, Any]:
         """Return what the bottleneck does on X: see ``diabolo.estimators.diagnostics.diagnose``."""

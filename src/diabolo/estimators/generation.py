@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 Array = NDArray[Any]
 _COMPONENTS = 10
@@ -36,6 +35,8 @@ class CodeDensity:
         Codes wider than 64 units are fitted in their 64 principal directions; what varies outside
         these is left at its mean.
         """
+        from sklearn.mixture import GaussianMixture  # a quarter of what importing an estimator would cost
+
         k = max(1, min(_COMPONENTS, len(codes) // _ROWS_PER_COMPONENT))
         codes = codes.astype(np.float64)
         if len(codes) == 1:  # no spread, and fewer rows than scikit-learn's mixture takes

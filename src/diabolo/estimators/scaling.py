@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,11 @@ from diabolo.errors import IncompatiblePartsError, InvalidDataError
 from diabolo.parts import ACTIVATIONS, Loss
 
 Array = NDArray[Any]
+Floats = NDArray[np.float32]
 _CHUNK = 4096  # rows converted at a time
+_TOGETHER = 32  # rows that NumPy treats as one where they are narrow: its inner loop is long then
+_NARROW = 128
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,11 @@ class Scaler:
 
     @classmethod
     def fit(cls, kind: str | None, s: Statistics) -> Scaler:
-        """Choose offset and scale. A constant column gets scale 1: it comes back as it went in."""
+        """Choose offset and scale. A constant column gets scale 1: it comes back as it went in.
+
+        The offset is a number of single precision, so that the difference from a value of single precision
+        is the same whether single or double precision holds the two.
+        """
         ones = np.ones_like(s.mean)
         spread = s.high - s.low
         if kind == "standard":
@@ -74,35 +84,91 @@ class Scaler:
         elif kind == "center":
             offset, scale = s.mean, ones * np.sqrt(s.variance.mean())
         elif kind == "minmax":
-            offset, scale = s.low, spread
+            offset = _single_below(s.low)
+            scale = s.high - offset
         elif kind == "unit":
-            offset, scale = ones * s.low.min(), ones * (s.high.max() - s.low.min())
+            offset = ones * _single_below(s.low.min())
+            scale = ones * (s.high.max() - offset)
         else:
             offset, scale = 0 * ones, ones
         constant = spread == 0 if kind in ("standard", "minmax") else scale == 0
+        offset = offset.astype(np.float32).astype(np.float64)
         return cls(kind, offset, np.where(constant | (scale == 0), 1.0, scale))
 
-    def scaled(self, X: Array) -> NDArray[np.float32]:
-        """Map rows (n, n_features) to scaled units."""
-        out = np.empty(X.shape, dtype=np.float32)
-        with np.errstate(over="ignore"):  # the caller names what is too large
-            for start in range(0, len(X), _CHUNK):
-                rows = slice(start, start + _CHUNK)
-                out[rows] = self.exactly(X[rows])
-        return out
+    def rescale(self, out: Floats, X: Array) -> None:
+        """Write rows (n, n_features) in scaled units to ``out``.
+
+        Differences are rounded to single precision, and so are the quotients. What it cannot hold comes
+        out as inf or NaN; ``surely_finite`` tells, and ``rescale_exactly`` may still do it.
+        """
+        offset, scale = self._for_single if X.dtype == np.float32 else self._for_others
+        with np.errstate(over="ignore", invalid="ignore"):
+            for x, at in self._long_rows(X, out):
+                width = x.shape[1]
+                np.subtract(x, offset[:width], out=at, casting="same_kind")
+                np.divide(at, scale[:width], out=at, casting="same_kind")
+
+    def _long_rows(self, X: Array, out: Floats) -> Iterator[tuple[Array, Floats]]:
+        """Return views of X and ``out`` in which narrow rows lie together, and then the rows left over."""
+        n = X.shape[1]
+        together = 0
+        if n <= _NARROW and X.flags.c_contiguous:
+            together = len(X) // _TOGETHER * _TOGETHER
+            if together:
+                yield X[:together].reshape(-1, _TOGETHER * n), out[:together].reshape(-1, _TOGETHER * n)
+        if together < len(X):
+            yield X[together:], out[together:]
+
+    def surely_finite(self, scaled: Floats) -> bool:
+        """Whether ``scaled`` rows and the rows they come from are in the range of single precision.
+
+        One pass and no false yes: the sum of squares bounds every value, and NaN fails the comparison.
+        """
+        values = scaled.reshape(-1)
+        return bool(values.dot(values) < self._bound)
+
+    @cached_property
+    def _bound(self) -> float:
+        return float(np.clip(((_LARGEST - np.abs(self.offset)) / self.scale).min(), 0.0, 1e15)) ** 2
+
+    @cached_property
+    def _in_full(self) -> tuple[Array, Array]:
+        return self._repeated(self.offset), self._repeated(self.scale)
+
+    @cached_property
+    def _for_others(self) -> tuple[Array, Array]:
+        """Offset in full, and scale as it divides differences of single precision."""
+        offset, scale = self._in_full
+        sane = (self.scale > 1e-30).all() and (self.scale < 1e30).all()
+        return offset, scale.astype(np.float32) if sane else scale
+
+    @cached_property
+    def _for_single(self) -> tuple[Array, Array]:
+        """The same for rows of single precision; an older file's offset may be one that it cannot hold."""
+        offset, scale = self._for_others
+        single = offset.astype(np.float32)
+        return single if (single == offset).all() else offset, scale
+
+    @staticmethod
+    def _repeated(values: Array) -> Array:
+        return np.tile(values, _TOGETHER) if len(values) <= _NARROW else values
+
+    def rescale_exactly(self, out: Floats, X: Array) -> None:
+        """Do the same in double precision, rounded at the end: for values that leave single precision."""
+        with np.errstate(over="ignore"):
+            out[...] = self.exactly(X)
 
     def exactly(self, X: Array) -> NDArray[np.float64]:
-        """Map rows (n, n_features) to scaled units in double precision."""
+        """Return rows (n, n_features) in scaled units in double precision."""
         scaled: NDArray[np.float64] = (X - self.offset) / self.scale
         return scaled
 
-    def unscaled(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map rows (n, n_features) back to the units they came in."""
-        out = np.empty(X.shape, dtype=np.float32)
-        for start in range(0, len(X), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            out[rows] = X[rows] * self.scale + self.offset
-        return out
+    def unscale(self, out: Floats, X: Floats) -> None:
+        """Write rows (n, n_features) in the units they came in to ``out``."""
+        offset, scale = self._in_full
+        for x, at in self._long_rows(X, out):
+            width = x.shape[1]
+            np.add(x * scale[:width], offset[:width], out=at, casting="same_kind")
 
     def bounds(self, s: Statistics, *, shared: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the least and the greatest value in scaled units, of each feature or, shared, of all."""
@@ -114,6 +180,12 @@ class Scaler:
         """Whether these bounds (n_features,), in scaled units, are the same for all features in their own."""
         lows, highs = (end * self.scale + self.offset for end in (low, high))
         return bool(max(np.ptp(lows), np.ptp(highs)) <= 1e-4 * (highs.max() - lows.min()))
+
+
+def _single_below(low: Array) -> Array:
+    """Return the greatest numbers of single precision that are not above ``low``."""
+    near = low.astype(np.float32)
+    return np.where(near > low, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
 
 
 def share_bounds(s: Statistics, *, pixels: bool) -> bool:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diabolo.autoencoder import AutoencoderModule
+from diabolo.estimators.inference import Net
 from diabolo.estimators.scaling import Scaler
-from diabolo.parts import Loss
+from diabolo.parts import Loss, LossModule
 from diabolo.parts.losses import per_sample
 from diabolo.parts.penalties import posterior_divergence
 
@@ -21,16 +21,16 @@ Doubles = NDArray[np.float64]
 _CHUNK = 4096  # rows in double precision at a time
 
 
-def normality(module: AutoencoderModule, loss: Loss, x: Tensor) -> Tensor:
-    r"""Return how normal each of the rows x (n, *shape) is, in scaled units: (n,).
+def normality(net: Net, cost_of: LossModule, loss: Loss, x: Tensor) -> Tensor:
+    r"""Return how normal each of the rows x (n, *shape) is for a net with this loss, in scaled units: (n,).
 
     Where the loss is defined on an interval, of the row clipped to it, which the network sees too: outside
     it the loss may fall without bound. What the row exceeds the interval by, e, is charged
     :math:`2 e^2`: cross-entropy grows by so much at least with the distance of two shares (Pinsker).
     """
     bounded = math.isfinite(loss.low) or math.isfinite(loss.high)
-    passed = module(x.clamp(loss.low, loss.high) if bounded else x)
-    cost: Tensor = module.loss(passed.raw, passed.target)
+    passed = net(x.clamp(loss.low, loss.high) if bounded else x)
+    cost: Tensor = cost_of(passed.raw, passed.target)
     if passed.code.log_variance is not None:
         cost = cost + posterior_divergence(passed.code.mean, passed.code.log_variance).flatten(1).sum(1)
     if bounded:

@@ -124,7 +124,7 @@ def check_values(X: Array, names: Any, shape: tuple[int, ...], rows: Array | Non
     """
     if X.dtype.kind not in "biuf":
         raise InvalidDataError(f"X must be numeric; got the type {X.dtype}. Encode it as numbers.")
-    if X.dtype.kind in "iu" and X.size:
+    if X.dtype.kind in "iu" and X.dtype.itemsize > 2 and X.size:
         for extreme in (X.max(0), X.min(0)):
             beyond = np.abs(extreme.astype(np.float64)) > _EXACT
             if beyond.any():

@@ -20,7 +20,19 @@ _NARROW = 128  # matrices up to this side share a stack whatever their shapes
 _HALF_FROM = 256 * 256  # values from which half precision pays, where the processor multiplies it natively
 
 
-class Adam(AdamW):
+def _bare(method: Any) -> Any:
+    return getattr(method, "__wrapped__", method)
+
+
+class _Light:
+    """An optimizer's methods without torch's wrapper, whose first call imports its compiler: a second."""
+
+    add_param_group = _bare(Optimizer.add_param_group)
+    load_state_dict = _bare(Optimizer.load_state_dict)
+    state_dict = _bare(Optimizer.state_dict)
+
+
+class Adam(_Light, AdamW):
     """Torch's AdamW, fused, with a way to step without the hooks that torch wraps around ``step``."""
 
     def update(self) -> None:
@@ -61,7 +73,7 @@ class Adam(AdamW):
         return state
 
 
-class Muon(Optimizer):
+class Muon(_Light, Optimizer):
     r"""Momentum whose update is replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
     .. math:: B \leftarrow \mu B + (1-\mu) G, \qquad

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 from diabolo.names import check_name
 from diabolo.parts.activations import Activate, activation
@@ -159,8 +158,13 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 def uninitialised(cls: type[ModuleType], *args: Any, **kwargs: Any) -> ModuleType:
-    """Make a layer without drawing its weights: torch's default would use the global generator."""
-    layer: ModuleType = skip_init(cls, *args, **kwargs)  # type: ignore[no-untyped-call]
+    """Make a layer without drawing its weights: torch's default would use the global generator.
+
+    As ``torch.nn.utils.skip_init``, whose way from one device to the other imports sympy: half a second.
+    """
+    layer = cls(*args, device="meta", **kwargs)
+    for name, weight in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device="cpu")))
     return layer
 
 
