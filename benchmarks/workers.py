@@ -269,8 +269,9 @@ def run(kills: int, seed: int, rounds: int, data_home: str | None) -> bool:
             "which the loss of the last epoch and the rates are too. Muon in single precision is no measure "
             "of rounding: it makes every direction of a gradient equally long, also one of which nothing but "
             "rounding is left. On A1 it keeps to 1e-6 for 781 steps; after 2,343 weights differ by half, "
-            "and the loss by 7e-4. Rates are rows per second, medians over rounds; ratios are medians of ratios "
-            "within a round. Below 1 two workers lose: on one machine they share its processors, and every "
+            "and the loss by 7e-4. Rates are rows per second, medians over rounds; ratios are medians "
+            "of ratios within a round. Below 1 two workers lose: on one machine they share its "
+            "processors, and every "
             "step waits for a message. They are for several machines.",
             "",
             "| task | weights, Muon, double | weights, Adam, single | loss "
