@@ -76,7 +76,7 @@ def test_two_workers_give_the_weights_of_one(case: str, told: Told) -> None:
         assert any(row["training_revival"] for row in history["rows"])  # units died, and the workers agreed
 
 
-@pytest.mark.parametrize("case", [*CASES, "streamed"])
+@pytest.mark.parametrize("case", [*CASES, "streamed", "stopped"])
 def test_the_workers_end_with_the_same_bytes(case: str, told: Told) -> None:
     first, second = (of(case, tensors) for tensors, _ in told)
     assert first
@@ -99,6 +99,12 @@ def test_workers_that_were_given_different_things_are_told(told: Told) -> None:
         assert "got another values in the rows on worker 1" in said["other rows"]
         assert "got another number of rows, values in the rows on worker 1" in said["fewer rows"]
         assert "got another settings on worker 1" in said["settings"], said["settings"]
+
+
+def test_told_to_stop_one_stops_all_at_the_same_step(told: Told) -> None:
+    for _, said in told:
+        assert said["stopped"]["stopped_by"] == "interrupt"
+        assert len(said["stopped"]["rows"]) == 2
 
 
 def test_without_a_seed_they_agree_on_one(told: Told) -> None:

@@ -6,6 +6,8 @@ RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python workers_program.py FO
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from diabolo.data.sources import ArraySource
 from diabolo.errors import InvalidParameterError
 from diabolo.parameters import Parameters
 from diabolo.recipe import resolve
-from diabolo.training import train
+from diabolo.training import Progress, train
 from diabolo.training.workers import torchrun_group
 
 SHAPE = (3, 4)
@@ -52,7 +54,7 @@ def rows() -> np.ndarray:
     return np.random.default_rng(0).random((120, 12)).astype(np.float32)
 
 
-def trained(case: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def trained(case: str, progress: Progress | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Train in double precision, batches being of an odd number; return weights and history."""
     recipe = resolve(
         Parameters(
@@ -64,7 +66,7 @@ def trained(case: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     module = recipe.build(generator).double()
     data = torch.from_numpy(rows()).double().reshape(-1, *SHAPE)
-    history, _ = train(module, recipe, data[:100], data[100:], generator)
+    history, _ = train(module, recipe, data[:100], data[100:], generator, progress)
     return module.state_dict(), history.to_dict()
 
 
@@ -72,6 +74,12 @@ def streamed() -> dict[str, torch.Tensor]:
     """Train on a source in single precision, with rows held out."""
     estimator = Autoencoder(latent_dim=4, epochs=2, batch_size=13, validation_fraction=0.2, random_state=0)
     return estimator.fit(ArraySource(rows())).module_.state_dict()
+
+
+def stop(number: int, epoch: int) -> None:
+    """Tell one of the workers to stop."""
+    if (number, epoch) == (1, 2):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def said(data: np.ndarray, **choices: Any) -> str:
@@ -89,6 +97,8 @@ def main(folder: Path, number: int) -> None:
         for case in CASES:
             weights, told["histories"][case] = trained(case)
             tensors |= {f"{case}/{key}": value.clone() for key, value in weights.items()}
+        weights, told["stopped"] = trained("deep, adam", lambda row, _: stop(number, row["epoch"]))
+        tensors |= {f"stopped/{key}": value.clone() for key, value in weights.items()}
         told["refused"] = {words: said(rows(), **choices) for words, choices in REFUSED.items()}
         told["other rows"] = said(rows() ** (1 + number), scaling=None)
         told["fewer rows"] = said(rows()[20 * number :], scaling=None)
@@ -99,7 +109,5 @@ def main(folder: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    import os
-
     torch.set_num_threads(1)
     main(Path(sys.argv[1]), int(os.environ["RANK"]))

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from diabolo.autoencoder import AutoencoderModule
-from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.errors import DiaboloError, IncompatiblePartsError, InvalidParameterError
 from diabolo.parts import KLSparsity, PosteriorKL
 from diabolo.parts.corruptions import Chain, SaltAndPepper
 from diabolo.parts.latents import BatchTopK, Noisy
@@ -223,6 +223,8 @@ def torchrun_group(device: str, environment: Mapping[str, str] = os.environ) -> 
     ------
     InvalidParameterError
         Where a machine has more workers than GPUs.
+    DiaboloError
+        Where another worker was lost.
     """
     wanted = int(environment.get("WORLD_SIZE", "1")) if "RANK" in environment else 1
     if wanted == 1 or "MASTER_ADDR" not in environment or distributed.is_initialized():
@@ -244,5 +246,12 @@ def torchrun_group(device: str, environment: Mapping[str, str] = os.environ) -> 
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in ("gloo", "nccl")):
+            raise
+        raise DiaboloError(
+            f"every worker must answer the others; got no answer ({str(error).splitlines()[0][:200]}). "
+            "With --checkpoint and torchrun's --max-restarts a run goes on where one was lost."
+        ) from error
     finally:
         distributed.destroy_process_group()
