@@ -36,6 +36,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
+_AT_ONCE = 65536  # rows whose reconstructions are in memory at a time, about
 _STREAMED = 8192  # rows of a source in memory at a time, about
 
 
@@ -211,7 +212,13 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseE
         return self._applied(lambda rows: self._squares(rows, self._scaler.scale).astype(np.float32), X)
 
     def _squares(self, rows: Array, units: Array | float) -> NDArray[np.float64]:
-        return squares(rows, self._batches(restore, rows), self._scaler, units)
+        out, size = np.empty(len(rows)), self._rows_per_batch()
+        step = -(-_AT_ONCE // size) * size
+        for start in range(0, len(rows), step):
+            stop = start + step
+            restored = self._batches(restore, rows, np.copyto, start, stop)
+            out[start:stop] = squares(rows[start:stop], restored, self._scaler, units)
+        return out
 
     def score_samples(self, X: Any) -> Floats:
         """Return how normal each sample is, (n_samples,), higher = more normal.

@@ -195,13 +195,21 @@ class Inference:
                 f"row {int(numbers[int(np.argmin(finite))])}. Rescale X."
             )
 
-    def _batches(self, function: Function, rows: Array, write: Write = np.copyto) -> Floats:
-        """Return what ``function(net, x)`` makes of rows, x being a batch of them in scaled units."""
+    def _batches(
+        self,
+        function: Function,
+        rows: Array,
+        write: Write = np.copyto,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Floats:
+        """Return what ``function(net, x)`` makes of rows[start:stop], x being a batch in scaled units."""
 
         def read(part: Array, out: Floats, first: int) -> None:
-            self._scale(part, out, range(first, first + len(part)), rows)
+            self._scale(part, out, range(start + first, start + first + len(part)), rows)
 
-        return run(self.module_, function, rows, self.recipe_.input_shape, self._device, read, write)
+        some = rows[start:stop]
+        return run(self.module_, function, some, self.recipe_.input_shape, self._device, read, write)
 
     def _run(self, function: Function, rows: Array, shape: tuple[int, ...], write: Write) -> Floats:
         """Do the same with codes, or samples in scaled units, each of ``shape``."""

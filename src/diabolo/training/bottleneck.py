@@ -18,6 +18,7 @@ from diabolo.parts import L1, Code, ForwardPass, KLSparsity, PosteriorKL
 from diabolo.parts.latents import DeterministicModule, GaussianModule, NoisyModule, TopKModule
 from diabolo.parts.penalties import posterior_divergence
 from diabolo.parts.shares import drawn
+from diabolo.training.costs import Terms
 from diabolo.training.derivatives import DERIVATIVES, Derivative
 
 
@@ -26,6 +27,7 @@ class Bottleneck(ABC):
 
     mean: Tensor
     value: Tensor
+    in_place = False  # whether value is h itself, changed, and the gradient at h that at the mean, changed
 
     @abstractmethod
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
@@ -70,13 +72,15 @@ class Activated:
 class _Deterministic(Bottleneck):
     def __init__(self, latent: DeterministicModule) -> None:
         self.activated = Activated(latent.activation.name)
+        self.in_place = self.activated.rule is None or not self.activated.rule.of_input
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         self.value = self.mean = self.activated.forward(h)
 
     def backward(self, g: Tensor, out: Tensor) -> None:
         self.activated.backward(g)
-        out.copy_(g)
+        if out is not g:
+            out.copy_(g)
 
 
 class _Noisy(Bottleneck):
@@ -179,21 +183,14 @@ def by_hand(module: AutoencoderModule, objective: Objective) -> Bottleneck | Non
     return None if kind is None else kind(module.latent)
 
 
-def penalties(
-    bottleneck: Bottleneck,
-    module: AutoencoderModule,
-    objective: Objective,
-    passed: ForwardPass,
-    step: int,
-    g: Tensor,
-) -> dict[str, Tensor | float]:
+def penalties(bottleneck: Bottleneck, objective: Objective, step: int, g: Tensor) -> Terms:
     """Return the mean of every term besides the loss, and add its gradient at the code's mean to ``g``."""
-    terms: dict[str, Tensor | float] = {}
+    terms: Terms = {}
     n, z = len(g), bottleneck.mean
     for penalty in objective.penalties:
         weight = penalty.weight_at(step)
         if isinstance(penalty, L1):
-            terms[penalty.name] = z.abs().sum() * (weight / n)
+            terms[penalty.name] = torch.linalg.vector_norm(z, 1) * (weight / n)
             g.add_(torch.sign(z), alpha=weight / n)
         elif isinstance(penalty, KLSparsity):
             rho, mean = penalty.target, z.mean(0)
@@ -208,6 +205,4 @@ def penalties(
             divergence = posterior_divergence(z, bottleneck.log_variance)
             terms[penalty.name] = divergence.sum() * (weight / n)
             bottleneck.divergence = weight / n
-    if objective.revival_weight:
-        terms |= bottleneck.revive(module, objective, passed)
     return terms

@@ -260,17 +260,19 @@ class DenseStep:
         self._n = n
         self._x = data.new_empty(n, *data.shape[1:])
         x = self._x.flatten(1)
-        corrupted = self.module.corruption is not None
-        self._seen = torch.empty_like(x) if corrupted else x
+        self._corruption = self.module.corruption
+        self._seen = x if self._corruption is None else torch.empty_like(x)
+        # whether the decoder gets the encoder's output itself, and hands its gradient straight back
+        joined = self.plain or (self.bottleneck is not None and self.bottleneck.in_place)
         add = self.by_autograd
         inputs, h, up = [], self._seen, []
         for layer in self.encoder:
-            layer.allocate(n, data, by_rows=layer is self.encoder[-1] and not self.plain)
+            layer.allocate(n, data, by_rows=layer is self.encoder[-1] and not joined)
             inputs.append(h)
             calls, h = layer.forward(h)
             up += calls
         self._h = h
-        decoded, z, down = [], h if self.plain else data.new_empty(n, self._code_size), []
+        decoded, z, down = [], h if joined else data.new_empty(n, self._code_size), []
         self._z = z
         for layer in self.decoder:
             layer.allocate(n, data, by_rows=layer is self.decoder[-1])
@@ -283,7 +285,7 @@ class DenseStep:
             calls, g = layer.backward(seen, g, add=add)
             back += calls
         self._code_gradient = g
-        if not self.plain:
+        if not joined:
             g = torch.empty_like(h)
         self._h_gradient = g
         last = []
@@ -294,8 +296,6 @@ class DenseStep:
         if self.contraction is not None:
             self.contraction.prepare(self._h, self._z, self._h_gradient)
         self._cost = cost(self.module.loss, z, x, self._difference, tuple(self._x.shape))
-        direct = self.plain and not corrupted
-        self._direct = (_chain(up + down), _chain(back + last)) if direct else None
         self._by_numpy = data.device.type == "cpu" and x.shape[1] <= _NARROW
         self._encode, self._decode = _chain(up), _chain(down)
         self._decode_back, self._encode_back = _chain(back), _chain(last)
@@ -309,18 +309,13 @@ class DenseStep:
             data.numpy().take(rows.numpy(), 0, self._x.numpy(), "clip")  # "raise" would go through a copy
         else:
             torch.index_select(data, 0, rows, out=self._x)
-        if self._direct is None:
+        if self._corruption is not None:
+            self._seen.copy_(self._corruption(self._x, self.generator).flatten(1))
+        if self.by_autograd:
             with torch.no_grad():
-                terms = self._through_the_bottleneck(step)
+                terms = self._around_autograd(step)
         else:
-            forward, backward = self._direct
-            forward()
-            terms = {LOSS: self._cost()}
-            if self.contraction is not None:
-                terms |= self.contraction(step)
-            backward()
-            if self.contraction is not None:
-                self.contraction.finish()
+            terms = self._by_hand(step)
         if isinstance(self.generator, Workers):
             self.generator.average(self._flat_gradient)
         if self.clip_norm is not None:
@@ -330,50 +325,55 @@ class DenseStep:
         terms[TOTAL] = sum(terms.values()) if len(terms) > 1 else terms[LOSS]
         return terms
 
-    def _through_the_bottleneck(self, step: int) -> Terms:
-        """Go forward and back where something corrupts, chooses, draws or is penalised on the way."""
-        module, generator, x = self.module, self.generator, self._x
-        seen = x
-        if module.corruption is not None:
-            seen = module.corruption(x, generator)
-            self._seen.copy_(seen.flatten(1))
+    def _by_hand(self, step: int) -> Terms:
+        """Go forward and back; return the means of the terms."""
+        bottleneck, contraction = self.bottleneck, self.contraction
         self._encode()
-        if self.bottleneck is not None:
-            self.bottleneck.forward(self._h, generator)
-            self._z.copy_(self.bottleneck.value)
-        elif self.by_autograd:
-            h = self._h.detach().requires_grad_()
-            with torch.enable_grad():
-                code = module.latent(h, generator)
-            self._z.copy_(code.value)
-            self._flat_gradient.zero_()
+        if bottleneck is not None:
+            bottleneck.forward(self._h, self.generator)
+            if not bottleneck.in_place:
+                self._z.copy_(bottleneck.value)
         self._decode()
         terms: Terms = {LOSS: self._cost()}
-        if not self.by_autograd:
-            self._decode_back()
-        if self.bottleneck is not None:
-            passed = ForwardPass(x, seen, self.bottleneck.code(), self._raw.view(x.shape))
-            terms |= penalties(self.bottleneck, module, self.objective, passed, step, self._code_gradient)
-            self.bottleneck.backward(self._code_gradient, self._h_gradient)
-        elif self.by_autograd:
-            raw = self._raw.view(x.shape).detach().requires_grad_(self._of_output)
-            passed = ForwardPass(x, seen, code, raw)
-            with torch.enable_grad():
-                others = self.objective.at_the_code(module, passed, step, generator)
-                means = {name: term.mean() for name, term in others.items()}
-                pulls = [mean for mean in means.values() if mean.requires_grad]
-                if self._of_output and pulls:
-                    (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
-                    if pull is not None:
-                        self._difference.add_(pull.flatten(1))
-            self._decode_back()
-            torch.autograd.backward([code.value, *pulls], [self._code_gradient, *[None] * len(pulls)])
-            assert h.grad is not None
-            self._h_gradient.copy_(h.grad)
-            terms |= {name: mean.detach() for name, mean in means.items()}
-        if self.contraction is not None:
-            terms |= self.contraction(step)
+        self._decode_back()
+        if bottleneck is not None:
+            terms |= penalties(bottleneck, self.objective, step, self._code_gradient)
+            if self.objective.revival_weight:
+                x = self._x
+                passed = ForwardPass(x, self._seen.view(x.shape), bottleneck.code(), self._raw.view(x.shape))
+                terms |= bottleneck.revive(self.module, self.objective, passed)
+            bottleneck.backward(self._code_gradient, self._h_gradient)
+        if contraction is not None:
+            terms |= contraction(step)
         self._encode_back()
-        if self.contraction is not None:
-            self.contraction.finish()
+        if contraction is not None:
+            contraction.finish()
         return terms
+
+    def _around_autograd(self, step: int) -> Terms:
+        """Do the same where the code is left to autograd."""
+        module, generator, x = self.module, self.generator, self._x
+        self._encode()
+        h = self._h.detach().requires_grad_()
+        with torch.enable_grad():
+            code = module.latent(h, generator)
+        self._z.copy_(code.value)
+        self._flat_gradient.zero_()
+        self._decode()
+        terms: Terms = {LOSS: self._cost()}
+        raw = self._raw.view(x.shape).detach().requires_grad_(self._of_output)
+        passed = ForwardPass(x, self._seen.view(x.shape), code, raw)
+        with torch.enable_grad():
+            others = self.objective.at_the_code(module, passed, step, generator)
+            means = {name: term.mean() for name, term in others.items()}
+            pulls = [mean for mean in means.values() if mean.requires_grad]
+            if self._of_output and pulls:
+                (pull,) = torch.autograd.grad(pulls, raw, allow_unused=True, retain_graph=True)
+                if pull is not None:
+                    self._difference.add_(pull.flatten(1))
+        self._decode_back()
+        torch.autograd.backward([code.value, *pulls], [self._code_gradient, *[None] * len(pulls)])
+        assert h.grad is not None
+        self._h_gradient.copy_(h.grad)
+        self._encode_back()
+        return terms | {name: mean.detach() for name, mean in means.items()}

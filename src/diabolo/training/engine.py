@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -251,7 +252,10 @@ class Stage:
         set_rate(self.step.optimizers, self._rate_at(self.steps_done))
         told = time.perf_counter()
         before, workers = self.steps_done, self.generator if isinstance(self.generator, Workers) else None
-        with closing(self.data.batches(self.batch_size, self.generator)) as batches:
+        with (
+            np.errstate(over="ignore", invalid="ignore"),  # what diverges is seen at the end of the epoch
+            closing(self.data.batches(self.batch_size, self.generator)) as batches,
+        ):
             for data, rows in batches:
                 if varies:
                     set_rate(self.step.optimizers, self._rate_at(self.steps_done))
