@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diabolo.errors import InvalidParameterError
 from diabolo.parts.base import Part, as_part, check_range
-from diabolo.parts.shares import drawn
+from diabolo.parts.shares import drawn, kept
 
 
 @dataclass
@@ -44,7 +44,7 @@ class GaussianNoise(Corruption):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` plus noise."""
-        return x + self.std * drawn(Tensor.normal_, torch.empty_like(x), generator=generator)
+        return torch.add(x, drawn(Tensor.normal_, torch.empty_like(x), generator=generator), alpha=self.std)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class MaskingNoise(Corruption):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` with some values zeroed."""
-        return x * drawn(Tensor.bernoulli_, torch.empty_like(x), 1.0 - self.fraction, generator=generator)
+        return x * kept(x, 1.0 - self.fraction, generator)
 
 
 @dataclass

@@ -244,10 +244,13 @@ class Selecting(LatentModule):
         """Note which units are active and return a code of the dead ones, or None."""
         if not self.training:
             return None
-        dead = self.dead_units((z != 0).transpose(0, 1).flatten(1).any(1), len(z))
-        n_dead = int(dead.sum())
-        if not n_dead:
+        return self.revived(h, self.dead_units((z != 0).transpose(0, 1).flatten(1).any(1), len(z)))
+
+    def revived(self, h: Tensor, dead: Tensor) -> Tensor | None:
+        """Return a code of the ``dead`` units (d,) alone, from pre-activations h; None without any."""
+        if not dead.any():
             return None
+        n_dead = int(dead.sum())
         # the pre-activation itself, not its rectified value: a unit below zero must get a gradient too
         masked = h.transpose(0, 1).masked_fill(~dead.view(-1, *[1] * (h.ndim - 1)), -math.inf).transpose(0, 1)
         top = masked.topk(min(n_dead, self.most_revived), dim=1)

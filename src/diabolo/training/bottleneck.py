@@ -8,7 +8,9 @@ free bits, contractive) goes through autograd in ``dense.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +19,11 @@ from diabolo.objective import REVIVAL, Objective, revival
 from diabolo.parts import L1, Code, ForwardPass, KLSparsity, PosteriorKL
 from diabolo.parts.latents import DeterministicModule, GaussianModule, NoisyModule, TopKModule
 from diabolo.parts.penalties import posterior_divergence
-from diabolo.parts.shares import drawn
+from diabolo.parts.shares import Shared, drawn
 from diabolo.training.costs import Terms
 from diabolo.training.derivatives import DERIVATIVES, Derivative
+
+_NARROW = 128  # units of a code up to which NumPy has less overhead than torch
 
 
 class Bottleneck(ABC):
@@ -120,6 +124,10 @@ class _TopK(Bottleneck):
 
     def backward(self, g: Tensor, out: Tensor) -> None:
         out.zero_().scatter_(1, self._places, g.gather(1, self._places))
+        self._down(out)
+
+    def _down(self, out: Tensor) -> None:
+        """Take the gradient at the kept values in ``out`` down to h."""
         self.activated.backward(out)
         if self.auxiliary is not None and self.auxiliary.grad is not None:
             # it holds pre-activations of dead units as they stand, and nothing elsewhere
@@ -138,6 +146,83 @@ class _TopK(Bottleneck):
             term = objective.revival_weight * revival(module, passed, leaf).mean()
             term.backward()  # type: ignore[no-untyped-call]
         return {REVIVAL: term.detach()}
+
+
+# The same by NumPy: for narrow codes most of the time goes into calls, and it needs fewer and lighter ones.
+class _NarrowNoisy(_Noisy):
+    _n = 0
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        latent, n = self.latent, len(h)
+        if n != self._n:
+            self._n, self.mean, self.value = n, torch.empty_like(h), torch.empty_like(h)
+            self._y, self._z = self.mean.numpy(), self.value.numpy()
+            self._room, self._share = np.empty_like(self._y), np.full(n, 1.0 / n, dtype=self._y.dtype)
+        a, y = self.activated.forward(h).numpy(), self._y
+        mean = np.dot(self._share, a)
+        np.subtract(a, mean, out=y)
+        variance = np.dot(self._share, np.multiply(y, y, out=self._room))
+        self._scale = 1.0 / np.sqrt(variance + latent.EPS)
+        np.multiply(y, self._scale, out=y)
+        variance *= n / (n - 1)
+        for kept, found in ((latent.running_mean, mean), (latent.running_var, variance)):
+            running = kept.numpy()
+            running += latent.MOMENTUM * (found - running)
+        self.value.normal_(generator=generator)
+        self._z *= latent.std
+        self._z += y
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        above, below, room, share = g.numpy(), out.numpy(), self._room, self._share
+        together = np.dot(share, np.multiply(above, self._y, out=room))
+        np.subtract(above, np.dot(share, above), out=below)
+        np.subtract(below, np.multiply(self._y, together, out=room), out=below)
+        np.multiply(below, self._scale, out=below)
+        self.activated.backward(out)
+
+
+class _NarrowTopK(_TopK):
+    _n = 0
+
+    def forward(self, h: Tensor, generator: torch.Generator) -> None:
+        latent, n, k = self.latent, len(h), self.latent.k
+        before = h.clone() if self.activated.rule is not None else h
+        a = self.activated.forward(h).numpy()
+        if n != self._n:
+            self._n, self.value = n, torch.empty_like(h)
+            self.mean = self.value
+            self._z, self._chosen, self._room = self.value.numpy(), np.empty_like(a), np.empty_like(a)
+            self._ones = np.ones(n, dtype=a.dtype)
+        if k == a.shape[1]:
+            self._chosen[:] = 1.0
+        else:
+            ranked = np.partition(a, (-k - 1, -k), axis=1)
+            bound = ranked[:, -k]
+            np.greater_equal(a, bound[:, None], out=self._chosen, casting="unsafe")
+            equal = bound == ranked[:, -k - 1]
+            if self.activated.rule is DERIVATIVES["relu"]:
+                equal &= bound != 0  # zeros, and there are many, count for nothing wherever they are
+            if equal.any():
+                places = torch.from_numpy(a).topk(k, dim=1).indices.numpy()
+                self._chosen[:] = 0.0
+                np.put_along_axis(self._chosen, places, 1.0, axis=1)
+        np.multiply(a, self._chosen, out=self._z)
+        active = np.dot(self._ones, np.multiply(self._z, self._z, out=self._room)) > 0
+        self.auxiliary = None
+        if isinstance(generator, Shared):
+            dead = latent.dead_units(torch.from_numpy(active), n)
+        else:
+            silent = latent.silent.numpy()
+            silent += n
+            silent[active] = 0
+            if silent.max() <= latent.revive_after:
+                return
+            dead = latent.silent > latent.revive_after
+        self.auxiliary = latent.revived(before, dead)
+
+    def backward(self, g: Tensor, out: Tensor) -> None:
+        np.multiply(g.numpy(), self._chosen, out=out.numpy())
+        self._down(out)
 
 
 class _Gaussian(Bottleneck):
@@ -171,6 +256,7 @@ _LATENTS: dict[type, type] = {
     TopKModule: _TopK,
     GaussianModule: _Gaussian,
 }
+_NARROW_LATENTS: dict[type, type] = {NoisyModule: _NarrowNoisy, TopKModule: _NarrowTopK}
 
 
 def by_hand(module: AutoencoderModule, objective: Objective) -> Bottleneck | None:
@@ -179,8 +265,10 @@ def by_hand(module: AutoencoderModule, objective: Objective) -> Bottleneck | Non
         plain_divergence = type(penalty) is PosteriorKL and not penalty.free_bits
         if not plain_divergence and type(penalty) not in (L1, KLSparsity):
             return None
-    kind = _LATENTS.get(type(module.latent))
-    return None if kind is None else kind(module.latent)
+    latent = module.latent
+    narrow = prod(module.code_shape) <= _NARROW and not next(module.parameters()).is_cuda
+    kind = (_NARROW_LATENTS if narrow else {}).get(type(latent)) or _LATENTS.get(type(latent))
+    return None if kind is None else kind(latent)
 
 
 def penalties(bottleneck: Bottleneck, objective: Objective, step: int, g: Tensor) -> Terms:
@@ -190,8 +278,14 @@ def penalties(bottleneck: Bottleneck, objective: Objective, step: int, g: Tensor
     for penalty in objective.penalties:
         weight = penalty.weight_at(step)
         if isinstance(penalty, L1):
-            terms[penalty.name] = torch.linalg.vector_norm(z, 1) * (weight / n)
-            g.add_(torch.sign(z), alpha=weight / n)
+            if z.is_cuda or z.shape[1] > _NARROW:
+                terms[penalty.name] = torch.linalg.vector_norm(z, 1) * (weight / n)
+                g.add_(torch.sign(z), alpha=weight / n)
+            else:
+                signs, gradient = np.sign(z.numpy()), g.numpy()
+                terms[penalty.name] = float(np.vdot(signs, z.numpy())) * (weight / n)
+                np.multiply(signs, weight / n, out=signs)
+                np.add(gradient, signs, out=gradient)
         elif isinstance(penalty, KLSparsity):
             rho, mean = penalty.target, z.mean(0)
             inside = mean.clamp(1e-6, 1 - 1e-6)

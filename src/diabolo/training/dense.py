@@ -20,7 +20,7 @@ from diabolo.objective import LOSS, TOTAL, Objective
 from diabolo.parts import ForwardPass, Penalty
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
-from diabolo.parts.shares import drawn
+from diabolo.parts.shares import kept
 from diabolo.training.bottleneck import by_hand, penalties
 from diabolo.training.contraction import contraction
 from diabolo.training.costs import Terms, cost
@@ -68,7 +68,7 @@ class Layer:
         drop = self.dropout
         if drop is None or drop.generator is None:
             return calls, self.output
-        calls.append(partial(drawn, Tensor.bernoulli_, self.kept, 1.0 - drop.share, generator=drop.generator))
+        calls.append(partial(kept, self.kept, 1.0 - drop.share, drop.generator, out=self.kept))
         calls.append(partial(self.kept.div_, 1.0 - drop.share))
         calls.append(partial(torch.mul, self.output, self.kept, out=self.dropped))
         return calls, self.dropped

@@ -27,6 +27,7 @@ from diabolo.parts import L1, ForwardPass
 from diabolo.parts.architectures.base import TiedLinear
 from diabolo.parts.latents import TopKModule
 from diabolo.training.bottleneck import Activated, Bottleneck
+from diabolo.training.costs import Terms
 from diabolo.training.dense import Call, DenseStep, Layer
 from diabolo.training.settings import Settings
 
@@ -278,6 +279,10 @@ class SparseStep(DenseStep):
         self.decoder[0] = _Decoding(self.decoder[0], kept)
         self.bottleneck = _SparseTopK(latent, kept, module.decoder)
         self._code_size = latent.k
+
+    @torch.no_grad()
+    def _by_hand(self, step: int) -> Terms:
+        return super()._by_hand(step)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from diabolo.names import check_name
 from diabolo.parts.activations import Activate, activation
 from diabolo.parts.base import Part, check_range
-from diabolo.parts.shares import drawn
+from diabolo.parts.shares import kept
 
 NORMS = ("batch", "layer")
 INITIALISATIONS = ("auto", "he", "xavier", "sparse")
@@ -94,8 +94,7 @@ class SeededDropout(nn.Module):
         """Drop units, any shape."""
         if not self.training or self.generator is None:
             return x
-        keep = drawn(Tensor.bernoulli_, torch.empty_like(x), 1.0 - self.share, generator=self.generator)
-        return x * keep / (1.0 - self.share)
+        return x * kept(x, 1.0 - self.share, self.generator) / (1.0 - self.share)
 
 
 class LayerNorm(nn.Module):
