@@ -118,7 +118,7 @@ def test_seconds_go_on_where_they_stopped(
 def test_an_interruption_in_the_first_epoch_keeps_nothing(rows: np.ndarray, tmp_path: Path) -> None:
     from diabolo.training.engine import Stage
 
-    def pressed(self: Stage) -> dict[str, float]:
+    def pressed(self: Stage, *_: object) -> dict[str, float]:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
