@@ -49,7 +49,8 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(BIN)/python benchmarks/kinds.py
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/penalties.py
+	$(RIVALS)/bin/python benchmarks/workers.py
 	$(RIVALS)/bin/python benchmarks/speed.py
 	$(RIVALS)/bin/python benchmarks/inference.py
 	$(RIVALS)/bin/python benchmarks/cold.py
