@@ -35,6 +35,7 @@ LATENTS: dict[str, dict[str, Any]] = {
     "contractive, estimated": {"penalty": "contractive:0.3,method=estimate"},
     "noisy": {"latent": "noisy"},
     "gaussian": {"latent": "gaussian", "penalty": "posterior_kl:0.7"},
+    "gaussian, l1": {"latent": "gaussian", "penalty": "posterior_kl:0.7+l1:0.3"},
     "topk": {"latent": "topk:k=2,revive_after=5", "latent_dim": 8},
     "batch topk": {"latent": "batch_topk:k=2,revive_after=5", "latent_dim": 8},
     "jumprelu": {"latent": "jumprelu", "penalty": "l0:0.01"},

@@ -13,6 +13,7 @@ from torch import Tensor
 from diabolo import Autoencoder
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.parts import L1, GaussianNoise
 from diabolo.training import engine
 from diabolo.training.dense import DenseStep
 
@@ -82,23 +83,54 @@ def test_what_couples_rows_is_not_trained_in_portions(
 
 def test_not_even_one_row(rows: np.ndarray, scarce: Callable[[int], None]) -> None:
     scarce(0)
-    with pytest.raises(InvalidParameterError, match="one row is too much"):
+    with pytest.raises(InvalidParameterError, match="a row must fit into memory"):
         Autoencoder(**SETTINGS, engine="autograd").fit(rows)
 
 
-def test_without_memory_for_its_buffers_the_dense_step_makes_way(
-    rows: np.ndarray, scarce: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = Autoencoder(**SETTINGS).fit(rows)
-
+def test_the_dense_step_says_what_takes_portions(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: DenseStep, n: int, data: Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(DenseStep, "_prepare", full)
-    scarce(13)
+    with pytest.raises(
+        InvalidParameterError, match=r"got 50 rows\. Lower batch_size, or set engine='autograd'"
+    ):
+        Autoencoder(**SETTINGS).fit(rows)
+
+
+def test_validation_goes_in_portions_too(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Autoencoder(**SETTINGS).fit(rows)
+    forward, seen = AutoencoderModule.forward, []
+
+    def limited(self: AutoencoderModule, x: Tensor, generator: torch.Generator | None = None) -> Any:
+        seen.append(len(x))
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x, generator)
+
+    monkeypatch.setattr(AutoencoderModule, "forward", limited)
     portions = Autoencoder(**SETTINGS).fit(rows)
-    assert (whole.history_.engine, portions.history_.engine) == ("dense", "autograd")
-    np.testing.assert_allclose(portions.reconstruct(rows), whole.reconstruct(rows), rtol=1e-2, atol=1e-3)
+    assert max(seen) == 23
+    assert portions.history_.rows[-1]["validation_total"] == pytest.approx(
+        whole.history_.rows[-1]["validation_total"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("choice", ["corruption", "penalty"])
+def test_parts_of_a_user_s_own_are_not_trained_in_portions(
+    choice: str, rows: np.ndarray, scarce: Callable[[int], None]
+) -> None:
+    class Dimming(GaussianNoise):
+        def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+            return x * torch.empty_like(x).uniform_(generator=generator)
+
+    class Own(L1):
+        pass
+
+    part = Dimming(0.1) if choice == "corruption" else Own()
+    scarce(13)
+    with pytest.raises(InvalidParameterError, match=f"{type(part).__name__}, of which nothing else is known"):
+        Autoencoder(**SETTINGS, engine="autograd", **{choice: part}).fit(rows)
 
 
 @pytest.mark.parametrize("engine_", ["auto", "autograd"])
@@ -113,6 +145,14 @@ def test_half_precision_is_close(name: str, engine_: str) -> None:
     assert values[1] == pytest.approx(values[0], rel=0.01)
     assert values[1] != values[0]
     assert all(w.dtype == torch.float32 for w in found["bf16"].module_.parameters())
+
+
+def test_half_precision_in_pairs_of_which_some_are_narrow() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 90)).astype(np.float32)
+    choices = SETTINGS | {"hidden_dims": (80, 70), "training": "layerwise", "learning_rate": 1e-3}
+    found = [Autoencoder(**choices, precision=p).fit(x).history_.rows[-1] for p in ("float32", "bf16")]
+    assert found[1]["training_total"] == pytest.approx(found[0]["training_total"], rel=0.01)
+    assert found[1]["training_total"] != found[0]["training_total"]
 
 
 def test_half_precision_without_a_wide_layer_is_refused(rows: np.ndarray) -> None:

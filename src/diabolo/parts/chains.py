@@ -34,6 +34,8 @@ Result = tuple[Tensor, list[Tensor | None], list[Tensor]]
 
 def chain_norm(weights: Sequence[Tensor], slopes: Slopes, n: int) -> Tensor:
     """Return the squared norm of every sample's chain, (n,), differentiable once in slopes and weights."""
+    if not torch.is_grad_enabled():
+        return norm_and_gradient(weights, slopes, n, None, [False] * len(slopes))[0]
     norms: Tensor = _ChainNorm.apply(n, len(weights), *weights, *slopes)  # type: ignore[no-untyped-call]
     return norms
 

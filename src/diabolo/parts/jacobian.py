@@ -114,17 +114,18 @@ def _dense_steps(encoder: nn.Module, latent: LatentModule) -> list[_Step] | None
     steps: list[_Step] = []
     linear = activation("linear")
     for module in _leaves(encoder):
-        match module:
-            case nn.Flatten() | SeededDropout():
-                continue
-            case nn.Linear():
-                steps.append(_Step(module.weight, module.bias, linear))
-            case Activate() if steps and steps[-1].activation is linear:
-                steps[-1].activation = module.activation
-            case nn.BatchNorm1d() if steps and steps[-1].activation is linear:
-                steps[-1] = _folded(steps[-1], module)
-            case _:
-                return None
+        # types are compared, not tested: a subclass may compute something else
+        bare = bool(steps) and steps[-1].activation is linear
+        if type(module) in (nn.Flatten, SeededDropout):
+            continue
+        if type(module) is nn.Linear:
+            steps.append(_Step(module.weight, module.bias, linear))
+        elif type(module) is Activate and bare:
+            steps[-1].activation = module.activation
+        elif type(module) is nn.BatchNorm1d and bare:
+            steps[-1] = _folded(steps[-1], module)
+        else:
+            return None
     if not steps or steps[-1].activation is not linear:
         return None
     last = steps[-1]

@@ -109,12 +109,17 @@ class AutogradStep:
     def _halve(self, n_rows: int, error: torch.OutOfMemoryError) -> None:
         """Have the next try take twice as many portions."""
         coupled = _coupling(self.module, self.objective)
-        if coupled is not None or 2 * self.portions > n_rows:
-            reason = f"{coupled} needs it whole" if coupled else "one row is too much"
+        if coupled is not None:
             raise InvalidParameterError(
-                f"a batch must fit into memory; got {n_rows} rows, and {reason}. Lower batch_size."
+                f"a batch must fit into memory; got {n_rows} rows, and {coupled} needs it whole. "
+                "Lower batch_size."
             ) from error
-        self.portions *= 2
+        if self.portions >= n_rows:
+            raise InvalidParameterError(
+                "a row must fit into memory; got one that does not, with this net. Make the net smaller, "
+                "or set device='cpu'."
+            ) from error
+        self.portions = min(2 * self.portions, n_rows)
 
     def attach(self) -> None:
         """Nothing to prepare: the parameters are the module's own."""
@@ -136,7 +141,11 @@ def _in_single(passed: ForwardPass) -> ForwardPass:
 
 
 def _coupling(module: AutoencoderModule, objective: Objective) -> str | None:
-    """Return what in the composition looks at all rows of a batch together."""
+    """Return what in the composition looks at all rows of a batch together, or may do so."""
+    for part in (*module.modules(), module.corruption, *objective.penalties):
+        home = type(part).__module__.partition(".")[0]
+        if part is not None and home not in ("diabolo", "torch"):
+            return f"{type(part).__name__}, of which nothing else is known,"
     if isinstance(module.latent, Selecting | NoisyModule):
         return "the latent"
     corruption = module.corruption

@@ -2,7 +2,7 @@
 
 Each latent maps the encoder's output h to the code z, and the gradient at z back to that at h; between
 the two the penalties add theirs to the gradient at the code's mean. What is not here (BatchTopK, JumpReLU,
-free bits, contractive) goes through autograd in ``dense.py``.
+free bits) goes through autograd in ``dense.py``; the contractive one is in ``contraction.py``.
 """
 
 from __future__ import annotations
@@ -266,7 +266,10 @@ def by_hand(module: AutoencoderModule, objective: Objective) -> Bottleneck | Non
         if not plain_divergence and type(penalty) not in (L1, KLSparsity):
             return None
     latent = module.latent
-    narrow = prod(module.code_shape) <= _NARROW and not next(module.parameters()).is_cuda
+    narrow = prod(module.code_shape) <= _NARROW and next(module.parameters()).device.type == "cpu"
+    others = any(type(penalty) is not PosteriorKL for penalty in objective.penalties)
+    if type(latent) is GaussianModule and others:  # whose gradient at the mean must not reach the variance
+        return None
     kind = (_NARROW_LATENTS if narrow else {}).get(type(latent)) or _LATENTS.get(type(latent))
     return None if kind is None else kind(latent)
 
@@ -278,7 +281,7 @@ def penalties(bottleneck: Bottleneck, objective: Objective, step: int, g: Tensor
     for penalty in objective.penalties:
         weight = penalty.weight_at(step)
         if isinstance(penalty, L1):
-            if z.is_cuda or z.shape[1] > _NARROW:
+            if z.device.type != "cpu" or z.shape[1] > _NARROW:
                 terms[penalty.name] = torch.linalg.vector_norm(z, 1) * (weight / n)
                 g.add_(torch.sign(z), alpha=weight / n)
             else:

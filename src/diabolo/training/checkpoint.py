@@ -30,7 +30,7 @@ from diabolo.errors import CheckpointError, CheckpointWarning, DiaboloError
 from diabolo.parts import check_range
 from diabolo.persistence import CHECKPOINT, read_model, write_model
 from diabolo.recipe import Recipe
-from diabolo.training.feed import Feed
+from diabolo.training.feed import Feed, MemoryFeed
 from diabolo.training.history import History
 
 NAME = "checkpoint.safetensors"
@@ -323,7 +323,7 @@ def _summary(data: Feed, held_out: Tensor | None) -> dict[str, Any]:
 
     Of a stream that is the sample of its rows which it keeps in memory.
     """
-    crc, known = 0, data.head(len(data))
+    crc, known = 0, data.rows if isinstance(data, MemoryFeed) else data.head(len(data))
     for rows in (known, held_out):
         if rows is not None:
             crc = zlib.crc32(rows.detach().cpu().contiguous().numpy().data, crc)

@@ -229,7 +229,6 @@ class DenseStep:
         self._flat_gradient = torch.zeros_like(self._flat)
         # what Adam takes is one vector to it
         self._vector = nn.Parameter(self._flat[: sum(_aligned(w) for w in others)])
-        self.has_stepped = False
         self.attach()
         self.optimizers = make_optimizers(
             matrices, [self._vector] if others else [], settings.learning_rate, settings.weight_decay
@@ -304,7 +303,6 @@ class DenseStep:
         """Train on ``data[rows]``; return the batch's mean of every term, on a GPU as tensors there."""
         if len(rows) != self._n:
             self._prepare(len(rows), data)
-            self.has_stepped = True
         if self._by_numpy:
             data.numpy().take(rows.numpy(), 0, self._x.numpy(), "clip")  # "raise" would go through a copy
         else:

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from diabolo.autoencoder import AutoencoderModule
-from diabolo.errors import CheckpointError, DivergedError, DivergenceWarning, IncompatiblePartsError
+from diabolo.errors import (
+    CheckpointError,
+    DivergedError,
+    DivergenceWarning,
+    IncompatiblePartsError,
+    InvalidParameterError,
+)
 from diabolo.objective import LOSS, REVIVAL, TOTAL, Objective
 from diabolo.training.autograd import AutogradStep, CompiledStep
 from diabolo.training.checkpoint import Checkpoint, Mark
@@ -118,6 +124,7 @@ class Stage:
         self.rate = settings.learning_rate
         self.validation_seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         self.first_total = math.inf
+        self._rows_at_once = _VALIDATION_ROWS
 
     def use(self, data: Tensor | Feed) -> None:
         """Train on these rows from now on."""
@@ -144,10 +151,12 @@ class Stage:
         interrupted = False
         history.stopped_by = "epochs"
         if self.settings.engine == CompiledStep.name and not isinstance(self.step, CompiledStep):
-            history.events.append(f"{name}: not compiled, as the training is too short to pay for it")
+            event = f"{name}: not compiled, as the training is too short to pay for it"
+            history.events += [event] if event not in history.events else []
         history.best_epoch = 0
         if checkpoint is not None:
             checkpoint.hand_over(lambda mark: self._go_on(mark, history))
+        history.engine = self.step.name
         good = self._snapshot()
         mark: Mark | None = None
         try:
@@ -161,7 +170,6 @@ class Stage:
                     continue
                 self.epoch += 1
                 good = self._snapshot()
-                history.engine = self.step.name
                 row: Row = {"stage": name, "epoch": self.epoch, "seconds": time.perf_counter() - started}
                 row["learning_rate"] = self._rate_at(self.steps_done - 1)
                 row |= {f"training_{k}": v for k, v in terms.items()}
@@ -196,12 +204,19 @@ class Stage:
             )
             if self._best is None:
                 self._restore(good)
+        except BaseException:
+            self._leave()
+            raise
         if self._best is not None:
             self.module.load_state_dict(self._best)
+        self._leave()
+        return interrupted
+
+    def _leave(self) -> None:
+        """Leave the module as one that is not trained: deterministic, its weights its own."""
         self.module.eval()
         self.module.draw_from(None)
         self.step.detach()
-        return interrupted
 
     def _mark(self, good: dict[str, Any], history: History) -> Mark:
         """Return where the stage stands, at the end of an epoch."""
@@ -270,19 +285,17 @@ class Stage:
                     tell((self.steps_done - before) / self.steps_per_epoch)
         if workers is not None:
             sums = workers.averaged(sums)
+            workers.align(self.module)
         return {name: float(value) / (self.steps_done - before) for name, value in sums.items()}
 
     def _step(self, data: Tensor, rows: Tensor) -> Terms:
-        """Make one step; where a GPU has no memory for the dense step's buffers, by the general one."""
         try:
             return self.step(data, rows, self.steps_done)
-        except torch.OutOfMemoryError:
-            if isinstance(self.step, AutogradStep) or self.step.has_stepped:
-                raise
-        self.step.detach()
-        self.step = AutogradStep(self.module, self.objective, self.settings, self.generator)
-        set_rate(self.step.optimizers, self._rate_at(self.steps_done))
-        return self.step(data, rows, self.steps_done)
+        except torch.OutOfMemoryError as error:
+            raise InvalidParameterError(
+                f"a batch must fit into memory; got {len(rows)} rows. Lower batch_size, or set "
+                "engine='autograd', which takes it in portions."
+            ) from error
 
     def _validate(self) -> dict[str, float]:
         """Return the objective on the held-out rows, always with the same noise."""
@@ -291,9 +304,15 @@ class Stage:
         generator = torch.Generator(self.data.device).manual_seed(self.validation_seed)
         sums: dict[str, float] = {}
         with torch.no_grad():
-            for batch in torch.split(self.held_out, _VALIDATION_ROWS):
-                passed = self.module(batch, generator)
-                terms = self.objective(self.module, passed, None, generator)
+            for batch in torch.split(self.held_out, self._rows_at_once):
+                try:
+                    passed = self.module(batch, generator)
+                    terms = self.objective(self.module, passed, None, generator)
+                except torch.OutOfMemoryError:
+                    if self._rows_at_once == 1:
+                        raise
+                    self._rows_at_once = max(1, self._rows_at_once // 2)
+                    return self._validate()
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term.sum())
         means = {name: value / len(self.held_out) for name, value in sums.items()}

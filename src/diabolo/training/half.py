@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import IncompatiblePartsError
@@ -66,13 +66,7 @@ class HalfLayer(Layer):
 
 
 class HalfStep(DenseStep):
-    """The dense step with half precision in the products of layers that are at least 64 wide on both sides.
-
-    Raises
-    ------
-    IncompatiblePartsError
-        Where no layer is.
-    """
+    """The dense step with half precision in the products of layers at least 64 wide on both sides."""
 
     @staticmethod
     def read(module: AutoencoderModule) -> tuple[list[Layer], list[Layer]] | None:
@@ -80,14 +74,19 @@ class HalfStep(DenseStep):
         both = DenseStep.read(module)
         if both is None:
             return None
-        if not any(_is_wide(layer) for layers in both for layer in layers):
-            raise IncompatiblePartsError(
-                f"precision='bf16' must meet a layer at least {_WIDE} wide on both sides to bring anything; "
-                "got none. Use precision='float32'."
-            )
-        encoder, decoder = ([HalfLayer(m) if _is_wide(m) else m for m in layers] for layers in both)
+        encoder, decoder = ([HalfLayer(m) if _is_wide(m.linear) else m for m in layers] for layers in both)
         return encoder, decoder
 
 
-def _is_wide(layer: Layer) -> bool:
-    return min(layer.linear.weight.shape) >= _WIDE
+def check_half(module: AutoencoderModule) -> None:
+    """Raise IncompatiblePartsError where half precision would change nothing in a net of dense layers."""
+    both = DenseStep.read(module)
+    if both is not None and not any(_is_wide(layer.linear) for layers in both for layer in layers):
+        raise IncompatiblePartsError(
+            f"precision='bf16' must meet a layer at least {_WIDE} wide on both sides to bring anything; "
+            "got none. Use precision='float32'."
+        )
+
+
+def _is_wide(linear: nn.Linear | TiedLinear) -> bool:
+    return min(linear.weight.shape) >= _WIDE

@@ -15,8 +15,10 @@ from diabolo.objective import Objective
 from diabolo.parts import Deterministic, LayerWise, Network, Penalty, SquaredError
 from diabolo.recipe import Recipe
 from diabolo.training.checkpoint import Checkpoint
+from diabolo.training.dense import DenseStep
 from diabolo.training.engine import Progress, Stage
 from diabolo.training.feed import Feed, MemoryFeed, as_feed
+from diabolo.training.half import check_half
 from diabolo.training.history import History
 from diabolo.training.machine import flop_per_step, keep_memory, threads_for
 from diabolo.training.settings import Settings
@@ -60,7 +62,7 @@ def train(
     IncompatiblePartsError, InvalidParameterError
         Where several workers cannot give one worker's result.
     """
-    keep_memory()
+    _ready(module, recipe)
     data = as_feed(data)
     workers = Workers.join(generator) if n_workers() > 1 else None
     if workers is not None:
@@ -95,7 +97,7 @@ def continue_training(
     module: AutoencoderModule, recipe: Recipe, data: Tensor | Feed, history: History, stage: Stage | None
 ) -> Stage:
     """Go once through ``data`` at a constant rate; return the stage for the next call to go on with."""
-    keep_memory()
+    _ready(module, recipe)
     data = as_feed(data)
     settings = replace(_settings(recipe), epochs=1, schedule="constant", patience=None)
     if stage is None:
@@ -117,10 +119,18 @@ def _told_anew(before: Stage, data: Feed, settings: Settings) -> Stage:
     stage = Stage(before.module, before.objective, data, None, settings, generator)
     generator.set_state(state)
     stage.steps_done, stage.first_total = before.steps_done, before.first_total
+    stage.rate *= before.rate / before.settings.learning_rate  # lower where something diverged
     for new, old in zip(stage.step.optimizers, before.step.optimizers, strict=True):
         groups = new.state_dict()["param_groups"]
         new.load_state_dict({"state": old.state_dict()["state"], "param_groups": groups})
     return stage
+
+
+def _ready(module: AutoencoderModule, recipe: Recipe) -> None:
+    """Make the process ready to train the whole module; raise for a setting without effect on it."""
+    keep_memory()
+    if recipe.precision == "bf16" and recipe.engine in ("auto", DenseStep.name):
+        check_half(module)
 
 
 def _settings(recipe: Recipe) -> Settings:

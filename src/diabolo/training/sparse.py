@@ -265,7 +265,7 @@ class SparseStep(DenseStep):
         latent = module.latent
         assert isinstance(latent, TopKModule)
         units = len(latent.silent)
-        beside = max(layer.weight.numel() for layer in module.encoder.modules() if type(layer) is nn.Linear)
+        beside = [layer.weight.numel() for layer in module.encoder.modules() if type(layer) is nn.Linear][-1]
         return latent.k <= _SHARE * units and batch_size >= _LEAST_ROWS and batch_size * beside >= _LEAST_WORK
 
     def __init__(

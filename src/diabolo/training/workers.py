@@ -128,6 +128,11 @@ class Workers(Shared):
         distributed.broadcast(told, 0)
         return dict(zip(terms, told.tolist(), strict=True))
 
+    def align(self, module: nn.Module) -> None:
+        """Give every worker the first one's weights: another kind of processor rounds otherwise."""
+        for value in module.state_dict().values():
+            distributed.broadcast(value, 0)
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note Ctrl-C and SIGTERM, so that the workers can stop at the same step."""
@@ -177,8 +182,7 @@ class Workers(Shared):
                     f"another {what} on worker {number} than on worker 0. Start all with the same command, "
                     "with data and checkpoint where each of them can read them."
                 )
-        for value in module.state_dict().values():
-            distributed.broadcast(value, 0)
+        self.align(module)
 
 
 def _check_parts(module: AutoencoderModule, recipe: Recipe, count: int) -> None:
