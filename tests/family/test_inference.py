@@ -15,6 +15,7 @@ from conftest import make
 from threadpoolctl import threadpool_info
 
 import diabolo
+from diabolo.data import ArraySource
 from diabolo.estimators import inference
 from diabolo.estimators.plan import plan_of
 from diabolo.parts.activations import ACTIVATIONS
@@ -237,3 +238,29 @@ def test_other_ways_to_be_wrong_are_still_seen(rows):
     ):
         with pytest.raises(ValueError, match=message):
             model.transform(wrong)
+
+
+@pytest.mark.parametrize("method", ["transform", "reconstruct", "reconstruction_error", "score_samples"])
+def test_a_last_row_is_the_same_from_a_source(method, monkeypatch):
+    monkeypatch.setattr("diabolo.estimators.fitted._STREAMED", 1)
+    monkeypatch.setattr("diabolo.estimators.fitted._AT_ONCE", 1)
+    X = np.random.default_rng(0).normal(size=(130, 200)).astype(np.float32)
+    model = diabolo.Autoencoder(hidden_dims=(150,), latent_dim=20, epochs=1, random_state=0).fit(X)
+    size = model._rows_per_batch()
+    X = np.resize(X, (2 * size + 1, 200))
+    assert getattr(model, method)(ArraySource(X)).tobytes() == getattr(model, method)(X).tobytes()
+
+
+def test_values_at_the_edge_of_single_precision_pass_in_silence():
+    model = diabolo.Autoencoder(latent_dim=2, epochs=1, scaling=None).fit(np.eye(4))
+    assert model.reconstruct(np.full((2, 4), 3.0e38)).shape == (2, 4)
+
+
+def test_an_error_ends_the_work_of_all_threads():
+    X = np.random.default_rng(0).normal(size=(400_000, 6)).astype(np.float32)
+    model = diabolo.Autoencoder(hidden_dims=(5,), latent_dim=2, epochs=1, random_state=0).fit(X[:500])
+    before = model.transform(X[:10])
+    X[50_000, 3] = np.nan
+    with pytest.raises(diabolo.errors.InvalidDataError, match="row 50000"):
+        model.transform(X)
+    np.testing.assert_array_equal(model.transform(X[:10]), before)

@@ -53,6 +53,22 @@ def test_an_offset_costs_no_accuracy(scaling):
     assert there.reconstruction_error(shifted).mean() == pytest.approx(errors, rel=0.1)
 
 
+@pytest.mark.parametrize("scaling", ["standard", "center", "minmax", "unit"])
+@pytest.mark.parametrize("offset", [1.7e9 + 50, 2460000.3, 1e6 + 0.03])
+def test_large_offsets_that_single_precision_cannot_hold(scaling, offset):
+    spread = np.random.default_rng(0).normal(size=(200, 4)) * 1e-2
+    X = np.column_stack([spread + offset, np.full(200, offset + 27)])
+    scaled = make("Autoencoder", epochs=1, scaling=scaling).fit(X)._tensor(X).numpy()
+    if scaling in ("standard", "center"):
+        assert np.abs(scaled[:, :4].mean(0)).max() < 0.01
+    if scaling in ("minmax", "unit"):
+        assert scaled.min() >= 0
+        assert scaled[:, :4].min() < 0.01
+        assert scaled.max() <= 1
+    if scaling in ("standard", "minmax"):
+        assert np.abs(scaled[:, 4]).max() < 0.01
+
+
 def test_the_score_is_one_minus_the_share_of_the_error(name, rows, fitted):
     left = np.square((rows - fitted.reconstruct(rows)) / fitted._scaler.scale).sum()
     wanted = 1 - left / np.square((rows - rows.mean(0)) / fitted._scaler.scale).sum()

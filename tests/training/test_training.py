@@ -262,3 +262,19 @@ def test_weight_decay_shrinks(rows: np.ndarray) -> None:
         est = Autoencoder(epochs=20, latent_dim=3, weight_decay=weight_decay, random_state=0).fit(rows)
         norms.append(sum(float(w.detach().square().sum()) for w in est.module_.parameters() if w.ndim == 2))
     assert norms[1] < 0.9 * norms[0]
+
+
+def test_an_interruption_between_pairs_keeps_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diabolo.training.feed import MemoryFeed
+
+    def pressed(self: MemoryFeed, function: object) -> MemoryFeed:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryFeed, "mapped", pressed)
+    X = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    model = StackedAutoencoder(hidden_dims=(5, 4), latent_dim=2, epochs=2, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert model.history_.stopped_by == "interrupt"
+    assert model.history_.events == ["pair 1: interrupted after it; the weights so far are kept"]
+    assert np.isfinite(model.reconstruct(X)).all()

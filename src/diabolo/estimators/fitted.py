@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from math import prod
 from pathlib import Path
@@ -38,6 +38,18 @@ T = TypeVar("T", bound=np.generic)
 
 _AT_ONCE = 65536  # rows whose reconstructions are in memory at a time, about
 _STREAMED = 8192  # rows of a source in memory at a time, about
+
+
+def _none_alone(parts: Iterable[Array]) -> Iterator[Array]:
+    """Join a last part of one row to the one before: a row alone may go another way than among others."""
+    held: Array | None = None
+    for part in parts:
+        if held is not None and len(part) > 1:
+            yield held
+            held = None
+        held = part if held is None else np.concatenate([held, part])
+    if held is not None:
+        yield held
 
 
 class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseEstimator):  # type: ignore[misc]
@@ -140,7 +152,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseE
         shape, names = source.sample_shape, getattr(self, "feature_names_in_", None)
         size = self._rows_per_batch()
         first = 0
-        with closing(ahead(source.batches(max(1, _STREAMED // size) * size, None))) as batches:
+        with closing(ahead(_none_alone(source.batches(max(1, _STREAMED // size) * size, None)))) as batches:
             for batch in batches:
                 rows = batch.reshape(len(batch), -1)
                 validation.check_values(rows, names, shape, np.arange(first, first + len(rows)))
@@ -214,8 +226,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseE
     def _squares(self, rows: Array, units: Array | float) -> NDArray[np.float64]:
         out, size = np.empty(len(rows)), self._rows_per_batch()
         step = -(-_AT_ONCE // size) * size
-        for start in range(0, len(rows), step):
-            stop = start + step
+        for start in range(0, max(1, len(rows) - 1), step):  # no last row alone
+            stop = start + step if len(rows) - start - step > 1 else len(rows)
             restored = self._batches(restore, rows, np.copyto, start, stop)
             out[start:stop] = squares(rows[start:stop], restored, self._scaler, units)
         return out

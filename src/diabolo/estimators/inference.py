@@ -71,7 +71,8 @@ def run(
     def work(first: int | None = None) -> None:
         net: Net = plan.runner(module, size) if by_plan else module
         place = np.zeros((size, rows.shape[1]), dtype=np.float32)
-        with torch.inference_mode():
+        # what leaves single precision comes out as inf, as with torch
+        with torch.inference_mode(), np.errstate(over="ignore", invalid="ignore"):
             for start in starts if first is None else (first,):
                 k = min(size, n - start)
                 read(rows[start : start + k], place[:k], start)
@@ -96,8 +97,13 @@ def run(
                 if pool is None:
                     work()
                 else:
-                    for done in [pool.submit(work) for _ in range(workers)]:
-                        done.result()
+                    try:
+                        for done in [pool.submit(work) for _ in range(workers)]:
+                            done.result()
+                    except BaseException:
+                        for _ in starts:  # leave nothing to do to the others, which the pool waits for
+                            pass
+                        raise
     return out[0]
 
 

@@ -74,26 +74,25 @@ class Scaler:
     def fit(cls, kind: str | None, s: Statistics) -> Scaler:
         """Choose offset and scale. A constant column gets scale 1: it comes back as it went in.
 
-        The offset is a number of single precision, so that the difference from a value of single precision
-        is the same whether single or double precision holds the two.
+        The offset is a number of single precision where one is near, so that the difference from a value of
+        single precision is the same whether single or double precision holds the two.
         """
         ones = np.ones_like(s.mean)
-        spread = s.high - s.low
+        low, high = (s.low, s.high) if kind == "minmax" else (ones * s.low.min(), ones * s.high.max())
         if kind == "standard":
-            offset, scale = s.mean, np.sqrt(s.variance)
+            scale = np.where(s.high == s.low, 1.0, np.sqrt(s.variance))
+            offset = _near(s.mean, scale)
         elif kind == "center":
-            offset, scale = s.mean, ones * np.sqrt(s.variance.mean())
-        elif kind == "minmax":
-            offset = _single_below(s.low)
-            scale = s.high - offset
-        elif kind == "unit":
-            offset = ones * _single_below(s.low.min())
-            scale = ones * (s.high.max() - offset)
+            scale = ones * np.sqrt(s.variance.mean())
+            offset = _near(s.mean, scale)
+        elif kind in ("minmax", "unit"):
+            offset = _near(low, high - low, below=True)
+            scale = high - offset
+            scale[high == low] = 1.0
         else:
             offset, scale = 0 * ones, ones
-        constant = spread == 0 if kind in ("standard", "minmax") else scale == 0
-        offset = offset.astype(np.float32).astype(np.float64)
-        return cls(kind, offset, np.where(constant | (scale == 0), 1.0, scale))
+        scale[scale == 0] = 1.0
+        return cls(kind, offset, scale)
 
     def rescale(self, out: Floats, X: Array) -> None:
         """Write rows (n, n_features) in scaled units to ``out``.
@@ -182,10 +181,13 @@ class Scaler:
         return bool(max(np.ptp(lows), np.ptp(highs)) <= 1e-4 * (highs.max() - lows.min()))
 
 
-def _single_below(low: Array) -> Array:
-    """Return the greatest numbers of single precision that are not above ``low``."""
-    near = low.astype(np.float32)
-    return np.where(near > low, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+def _near(values: Array, scale: Array, *, below: bool = False) -> Array:
+    """Return the nearest numbers of single precision, or not above, where ``scale`` hides the difference."""
+    near = values.astype(np.float32)
+    if below:
+        near = np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
+    moved = np.abs(near - values)
+    return np.where(moved <= 1e-3 * np.where(scale == 0, 1.0, scale), near, values).astype(np.float64)
 
 
 def share_bounds(s: Statistics, *, pixels: bool) -> bool:

@@ -193,8 +193,14 @@ def _pretrain(module: AutoencoderModule, plan: LayerWise, run: _Run) -> bool:
                 module.eval()
                 return True
         if not top:
-            below = below.mapped(pair.encode)
-            held_out = None if held_out is None else MemoryFeed(held_out).mapped(pair.encode).rows
+            try:
+                below = below.mapped(pair.encode)
+                held_out = None if held_out is None else MemoryFeed(held_out).mapped(pair.encode).rows
+            except KeyboardInterrupt:
+                run.history.stopped_by = "interrupt"
+                run.history.events.append(f"pair {i + 1}: interrupted after it; the weights so far are kept")
+                module.eval()
+                return True
     return False
 
 
