@@ -73,8 +73,8 @@ class MemoryFeed:
     def batches(self, batch_size: int, generator: torch.Generator) -> Batches:
         """Go through all rows once in one permutation."""
         order = torch.randperm(len(self.rows), generator=generator, device=generator.device)
-        for i in range(len(self.rows) // batch_size):
-            yield self.rows, order[i * batch_size : (i + 1) * batch_size]
+        for numbers in torch.split(order[: len(order) // batch_size * batch_size], batch_size):
+            yield self.rows, numbers
 
     def head(self, most: int) -> Tensor:
         """Return the first rows."""
@@ -192,8 +192,8 @@ class StreamFeed:
             for rows in pools:
                 pool = self._mapped(torch.from_numpy(rows).to(self._device))
                 order = torch.randperm(len(pool), generator=generator, device=generator.device)
-                for i in range(len(pool) // batch_size):
-                    yield pool, order[i * batch_size : (i + 1) * batch_size]
+                for numbers in torch.split(order[: len(order) // batch_size * batch_size], batch_size):
+                    yield pool, numbers
                     some = True
         if not some:
             raise InvalidDataError(
