@@ -4,7 +4,7 @@
 
 writes benchmarks/results/penalties.md. Each round runs every contestant once, one after the other, so that
 a machine that slows down slows all; ratios are medians over rounds of ratios within a round. A step is all
-of it: gathering the rows, forward, loss, penalty, gradients, Adam. The contestants of torch alone share
+of it: gathering the rows (the same in each), forward, loss, penalty, gradients, Adam. Those of torch alone share
 the net's layers and loss; they take the rows in pieces that fit the memory, and take part in few rounds, or
 in none where one step outlasts the limit.
 """
@@ -92,10 +92,11 @@ def torch_alone(choices: dict[str, Any], norms: Norms | None = None, n: int = RO
     """Return one step as one writes it with torch: zero, forward, loss, backward, step."""
     _, module, data = prepared(choices, n)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+    rows = torch.arange(n)
 
     def step() -> None:
         optimizer.zero_grad()
-        x = data[torch.randperm(n)]
+        x = data[rows]
         loss = module.loss(module(x).raw, x).mean()
         loss.backward()
         if norms is not None:
@@ -145,10 +146,11 @@ def plain_topk(d: int, m: int, k: int, n: int) -> Step:
     """Return one step of it."""
     net, data = PlainTopK(d, m, k), torch.randn(n, d)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    rows = torch.arange(n)
 
     def step() -> None:
         optimizer.zero_grad()
-        x = data[torch.randperm(n)]
+        x = data[rows]
         (net(x) - x).square().sum(1).mean().backward()
         optimizer.step()
 
