@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from diabolo.cli.output import (
     write_rows,
     write_samples,
 )
-from diabolo.cli.workers import RayOptions, encode_on_ray, everywhere, part_rows
+from diabolo.cli.workers import RayOptions, check_skipping, encode_on_ray, everywhere, part_rows
 from diabolo.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ def encode(
     """
     output = check_place(output, TABLES)
     ray.check()
+    check_skipping(options.broken, ray)
     estimator = inputs.load_model(model)
     names = [str(name) for name in estimator.get_feature_names_out()]
+    if ray.ray is not None:  # one decision for all: the workers' machines have other memories
+        options = replace(options, stream=streams.by_pieces(data, source, options))
 
     def by_ray(n: int) -> Iterator[Array]:
         place, home = everywhere(data, source)

@@ -38,22 +38,34 @@ def open_stream(
     InvalidParameterError
         When it cannot be read so, and that was asked for.
     """
-    from diabolo.data.opening import View, open_source, size_in_memory
+    from diabolo.data.opening import View, open_source
 
-    size = inputs.image_size(source)
-    if options.stream is None and options.broken is None:
-        takes, free = size_in_memory(data, size), free_memory()
-        if takes is None or free is None or takes * _SHARE <= free:
-            return None
-    elif options.stream is False:
-        if options.broken is not None:
-            raise InvalidParameterError(
-                f"--broken must go with --stream; got --no-stream and --broken {options.broken}. "
-                "Leave one of them out."
-            )
+    if not by_pieces(data, source, options):
         return None
+    size = inputs.image_size(source)
     opened = open_source(data, label=source.label, columns=columns, image_size=size, broken=options.broken)
     return View(opened, function=inputs.unit)
+
+
+def by_pieces(data: str, source: SourceOptions, options: StreamOptions) -> bool:
+    """Whether DATA is to be read piece by piece; where nothing is said, the memory that is free decides.
+
+    Raises
+    ------
+    InvalidParameterError
+        When options contradict each other.
+    """
+    from diabolo.data.opening import size_in_memory
+
+    if options.stream is False and options.broken is not None:
+        raise InvalidParameterError(
+            f"--broken must go with --stream; got --no-stream and --broken {options.broken}. "
+            "Leave one of them out."
+        )
+    if options.stream is not None or options.broken is not None:
+        return options.stream is not False
+    takes, free = size_in_memory(data, inputs.image_size(source)), free_memory()
+    return takes is not None and free is not None and takes * _SHARE > free
 
 
 def free_memory() -> int | None:

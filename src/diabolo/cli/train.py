@@ -28,9 +28,11 @@ from diabolo.cli.page import ReportFolder, check_report_place, write_page
 from diabolo.cli.progress import Bars
 from diabolo.cli.workers import (
     RayOptions,
+    check_skipping,
     everywhere,
     folder_for_ray,
     is_first,
+    may_start_anew,
     refusing,
     started_anew,
     started_by_torchrun,
@@ -123,8 +125,8 @@ def train(
 
     Errors are squared, summed over a sample, in the units of the data; 8-bit values (pixels) are
     divided by 255 first. Ctrl-C and SIGTERM keep the best weights so far; pressed again after two seconds,
-    Ctrl-C stops at once and keeps nothing. Data larger than the memory are read piece by piece, once for
-    each epoch.
+    Ctrl-C stops at once and keeps nothing. With --ray only --checkpoint keeps what was learned. Data larger
+    than the memory are read piece by piece, once for each epoch.
 
     With --checkpoint, a training that was stopped, or killed, goes on by the same command and --resume, and
     ends as if it had never been stopped: the same bytes.
@@ -149,6 +151,7 @@ def train(
     if kept.folder is not None and started_anew():
         kept = replace(kept, resume=True)
     run = replace(_merge(config, flags, given(parameters)), kept=kept, ray=ray)
+    check_skipping(run.stream.broken, ray)
     if is_first():
         check_model_place(run.output)
         if run.report is not None:
@@ -197,39 +200,37 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 
 
 def _train(out: Output, run: Run) -> None:
+    from diabolo.training.checkpoint import NAME, Checkpoint
     from diabolo.training.machine import load_per_core
-    from diabolo.training.workers import torchrun_group
+    from diabolo.training.workers import agreed, torchrun_group
 
     estimator = make_estimator(run.kind, run.parameters)
-    name, X, split = _load(out, run)
-    out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
+    folder = None if run.kept.resume or not may_start_anew() else run.kept.folder
+    if folder is not None:
+        Checkpoint(folder)  # an unfinished run's is refused, by every worker
+    with torchrun_group(estimator.device):
+        if folder is not None and is_first():  # who starts anew would go on from that of a finished run
+            (folder / NAME).unlink(missing_ok=True)
+        by_pieces = streams.by_pieces(run.data, run.source, run.stream)
+        # one decision for all: other machines have other memories, and a stream holds out other rows
+        run = replace(run, stream=replace(run.stream, stream=bool(agreed(by_pieces))))
+        name, X, split = _load(out, run)
+        out.note(f"{run.kind}: training on {len(X)} rows of {name}; tested on {split.told}")
 
-    if load_per_core() > _BUSY:
-        out.note(
-            f"the machine is busy, with {load_per_core():.1f} processes for each core: this can take many "
-            "times longer. With OMP_NUM_THREADS=1 in the environment it suffers less."
-        )
-    epochs_before, seconds_before = _behind(out, run.kept)
-    start = time.perf_counter()
-    interrupted = False
-    if run.ray.ray is not None:
-        estimator = _fit_on_ray(out, run, estimator.device)
-    else:
-        try:
-            with torchrun_group(estimator.device), Bars(out, epochs_before) as bars:
-                estimator.fit(
-                    X,
-                    progress=bars.of(run.kind),
-                    checkpoint=run.kept.folder,
-                    every=run.kept.every or 1,
-                    resume=run.kept.resume,
-                )
-        except KeyboardInterrupt:
-            if not (hasattr(estimator, "history_") and hasattr(estimator, "module_")):
-                raise
-            interrupted = True
-        if not is_first():
-            raise typer.Exit(FAILED if interrupted else 0)
+        if load_per_core() > _BUSY:
+            out.note(
+                f"the machine is busy, with {load_per_core():.1f} processes for each core: this can take "
+                "many times longer. With OMP_NUM_THREADS=1 in the environment it suffers less."
+            )
+        epochs_before, seconds_before = _behind(out, run.kept)
+        start = time.perf_counter()
+        if run.ray.ray is not None:
+            estimator, interrupted = _fit_on_ray(out, run, estimator.device), False
+        else:
+            interrupted = _fit(out, run, estimator, X, epochs_before)
+    if not is_first():
+        raise typer.Exit  # also where it was interrupted: a failure would have torchrun stop who saves
+    if run.ray.ray is None:
         _save(estimator, split, run.output)
     seconds = seconds_before + time.perf_counter() - start
 
@@ -280,6 +281,24 @@ def _save(estimator: Autoencoder, split: inputs.Split, output: Path) -> None:
     estimator.save(output)
 
 
+def _fit(out: Output, run: Run, estimator: Autoencoder, X: Any, epochs_before: int) -> bool:
+    """Train; return whether that was interrupted."""
+    try:
+        with Bars(out, epochs_before) as bars:
+            estimator.fit(
+                X,
+                progress=bars.of(run.kind),
+                checkpoint=run.kept.folder,
+                every=run.kept.every or 1,
+                resume=run.kept.resume,
+            )
+    except KeyboardInterrupt:
+        if is_first() and not (hasattr(estimator, "history_") and hasattr(estimator, "module_")):
+            raise
+        return True
+    return False
+
+
 def _fit_on_ray(out: Output, run: Run, device: str) -> Autoencoder:
     """Let the workers of a cluster train and write the model; return it."""
     from diabolo.training.checkpoint import NAME, Checkpoint
@@ -301,8 +320,12 @@ def _fit_on_ray(out: Output, run: Run, device: str) -> Autoencoder:
         try:
             train_on_ray(run.ray, _work, {"run": theirs}, device, folder)
         except KeyboardInterrupt:
-            if run.kept.folder is not None:
-                out.note(f"Go on with: {resuming_command()}")
+            out.note(
+                "with --ray only --checkpoint keeps what was learned: nothing is kept."
+                if run.kept.folder is None
+                else f"What was learned is in the checkpoint in {run.kept.folder}, if an epoch had ended. "
+                f"Go on with: {resuming_command()}"
+            )
             raise
     return inputs.load_model(output)
 
@@ -312,8 +335,7 @@ def _work(settings: dict[str, Any]) -> None:
     from diabolo.training import workers
 
     run: Run = settings["run"]
-    assert run.kept.folder is not None
-    with refusing(run.kept.folder) as refused:
+    with refusing(settings["storage"]) as refused:
         if refused:
             return
         estimator = make_estimator(run.kind, run.parameters)

@@ -70,7 +70,10 @@ class RayOptions:
                 )
             return
         if self.count < 1:
-            raise InvalidParameterError(f"--workers must be an integer >= 1; got {self.workers}.")
+            raise InvalidParameterError(
+                f"--workers must be an integer >= 1; got {self.workers}. Give 1 or more, or "
+                f"leave it out for {_WORKERS}."
+            )
         if started_by_torchrun():
             raise InvalidParameterError(
                 f"--ray must not go with torchrun, which starts workers too; got {self.ray!r}. Leave one out."
@@ -91,6 +94,20 @@ def is_first() -> bool:
 def started_anew() -> bool:
     """Whether torchrun started this process because one was lost."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def may_start_anew() -> bool:
+    """Whether torchrun started this process, and may do so again."""
+    return "TORCHELASTIC_RESTART_COUNT" in os.environ
+
+
+def check_skipping(broken: str | None, ray: RayOptions) -> None:
+    """Raise where several workers would leave out, each for itself, what it cannot read."""
+    if broken == "skip" and (ray.ray is not None or started_by_torchrun()):
+        raise InvalidParameterError(
+            "--broken must be refuse where several workers read DATA; got skip, by which a worker would leave "
+            "out what it alone cannot read. Remove what is broken, or do without --ray and torchrun."
+        )
 
 
 def _ray() -> Any:
@@ -137,7 +154,8 @@ def cluster(options: RayOptions) -> Iterator[Any]:
         there = int(ray.cluster_resources().get("CPU", 0))
         if there < options.count:
             raise InvalidParameterError(
-                f"--workers must be at most the cluster's processors, {there}; got {options.count}."
+                f"--workers must be at most the cluster's processors, {there}; got {options.count}. "
+                "Give fewer, or start the cluster with more (ray start --num-cpus)."
             )
         yield ray
     finally:
@@ -154,16 +172,14 @@ def train_on_ray(
     """Let the workers of a cluster run ``work(settings)`` as one group of torch.distributed.
 
     Where one is lost all are started anew, up to three times; ``work`` has to go on from its checkpoint.
-    ``folder`` is one that all of them see; Ray keeps its own state there meanwhile.
+    ``folder`` is one that all of them see; meanwhile Ray keeps its own state in a new one inside, which
+    ``settings`` has as "storage".
     """
-    storage = folder / "ray"
-    shutil.rmtree(storage, ignore_errors=True)
-    storage.mkdir()
-    with cluster(options) as ray:
+    with _passing(folder, ".ray-") as storage, cluster(options) as ray:
         enough = ray.cluster_resources().get("GPU", 0) >= options.count
         trainer = ray.train.torch.TorchTrainer(
             work,
-            train_loop_config=settings,
+            train_loop_config={**settings, "storage": storage},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=options.count, use_gpu=device == "cuda" or (device == "auto" and enough)
             ),
@@ -180,8 +196,6 @@ def train_on_ray(
                 raise InvalidParameterError(said) if usage else DiaboloError(said)
         except ray.train.TrainingFailedError as error:
             raise _reason(error) from error
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
 
 
 def everywhere(data: str, source: SourceOptions) -> tuple[str, SourceOptions]:
@@ -192,9 +206,9 @@ def everywhere(data: str, source: SourceOptions) -> tuple[str, SourceOptions]:
 
 
 @contextmanager
-def refusing(folder: Path) -> Iterator[bool]:
+def refusing(storage: Path) -> Iterator[bool]:
     """Keep what a worker refuses to do, so that it is not tried again; hand out whether one has refused."""
-    note = folder / "ray" / _REFUSED
+    note = storage / _REFUSED
     try:
         yield note.exists()
     except DiaboloError as error:
@@ -208,7 +222,14 @@ def folder_for_ray(kept: Path | None, output: Path) -> Iterator[Path]:
     if kept is not None:
         yield kept.resolve()
         return
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    with _passing(output.parent, f".{output.name}.") as folder:
+        yield folder
+
+
+@contextmanager
+def _passing(parent: Path, prefix: str) -> Iterator[Path]:
+    """Hand out a new folder in ``parent``, removed in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield folder
     finally:

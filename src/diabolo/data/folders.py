@@ -58,7 +58,7 @@ class ImageFolderSource(Chunked):
     def __init__(
         self, folder: str | Path, *, image_size: tuple[int, int] | None = None, broken: str = "refuse"
     ) -> None:
-        self._skip = check_name("broken", broken, BROKEN) == "skip"
+        self.skips = check_name("broken", broken, BROKEN) == "skip"
         self._skipped: dict[Path, None] = {}
         self._paths, _ = find_images(Path(folder))
         if not self._paths:
@@ -115,7 +115,7 @@ class ImageFolderSource(Chunked):
             try:
                 return read(path)
             except ValueError:  # DataFileError, InvalidDataError
-                if not self._skip:
+                if not self.skips:
                     raise
                 self._skipped[path] = None
                 return None

@@ -132,6 +132,8 @@ class View(Chunked):
     ----------
     left_out : tuple of str
         The columns that the other source leaves out.
+    skips : bool
+        Whether it leaves out what it cannot read.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class View(Chunked):
         self._source, self._function = source, function
         self._without = np.zeros(0, dtype=np.int64) if without is None else without
         self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
+        self.skips: bool = getattr(source, "skips", False)
 
     def __len__(self) -> int:
         return len(self._source) - len(self._without)

@@ -124,7 +124,7 @@ class ShardSource(Chunked):
         columns: Sequence[str] | None = None,
         broken: str = "refuse",
     ) -> None:
-        self._skip = check_name("broken", broken, BROKEN) == "skip"
+        self.skips = check_name("broken", broken, BROKEN) == "skip"
         self._label, self._columns = label, None if columns is None else tuple(columns)
         paths = find_shards(Path(folder))
         self._shards: dict[Path, NpySource | ParquetSource] = {}
@@ -153,10 +153,10 @@ class ShardSource(Chunked):
             rows = len(shard)
             first_path, first = next(iter(self._shards.items()), (path, shard))
             _check_alike(path, shard, first, first_path, exact=self._columns is None)
-            if self._skip:
+            if self.skips:
                 _read_through(shard)
         except DataFileError as error:  # an InvalidDataError says that it is whole, but of another table
-            if not self._skip:
+            if not self.skips:
                 raise
             self._skipped[path], self._why = rows, self._why or error
         else:
@@ -215,7 +215,7 @@ class ShardSource(Chunked):
                 _check_bytes(path, rows, self._bytes)
                 yield numbers + start, rows
         except (DataFileError, InvalidDataError) as error:
-            if not self._skip:
+            if not self.skips:
                 raise
             self._skipped[path] = len(self._shards[path])
             warnings.warn(

@@ -35,7 +35,7 @@ from diabolo.training.checkpoint import Checkpoint, interruptible, stoppable
 from diabolo.training.feed import Feed, HostFeed, MemoryFeed, StreamFeed
 from diabolo.training.machine import has_room, threads_for
 from diabolo.training.plans import continue_training
-from diabolo.training.workers import agreed_seed
+from diabolo.training.workers import agreed
 
 _NOTHING = (None, "none", "deterministic", "end_to_end", ())  # values by which a kind would lose its name
 _HELD_OUT_MOST = 10_000  # rows that choose the best weights: more would only cost time
@@ -358,7 +358,7 @@ class Autoencoder(Parameters, Fitted):
         if self.random_state is None and resumed is not None:
             return resumed
         if self.random_state is None:  # fresh entropy: the global generator is neither read nor moved
-            return agreed_seed(int(np.random.SeedSequence().generate_state(1)[0]))
+            return agreed(int(np.random.SeedSequence().generate_state(1)[0]))
         return int(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _on_device(self, generator: torch.Generator) -> torch.Generator:

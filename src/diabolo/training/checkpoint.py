@@ -269,17 +269,21 @@ class Checkpoint:
             ) from error
 
 
-class _Once:
+class Once:
     """A handler of signals that interrupts at the first, and again where that is some time ago."""
 
     def __init__(self) -> None:
         self._first: float | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._first is None or now - self._first > _ONE_WISH:
-            self._first = now if self._first is None else self._first
+        again = self._first is not None and time.monotonic() - self._first <= _ONE_WISH
+        self.note()
+        if not again:
             raise KeyboardInterrupt
+
+    def note(self) -> None:
+        """Let a signal that somebody else has handled count as the first."""
+        self._first = time.monotonic() if self._first is None else self._first
 
 
 @contextmanager
@@ -288,7 +292,7 @@ def interruptible() -> Iterator[None]:
 
     In these seconds what the training has found is put together; a press after them interrupts that too.
     """
-    with _handled(signal.SIGINT, signal.default_int_handler, _Once()):
+    with _handled(signal.SIGINT, signal.default_int_handler, Once()):
         yield
 
 
@@ -296,12 +300,12 @@ def interruptible() -> Iterator[None]:
 def stoppable() -> Iterator[None]:
     """Let SIGTERM interrupt as Ctrl-C does, unless somebody has said what else it should do."""
     pressed = signal.getsignal(signal.SIGINT)
-    with _handled(signal.SIGTERM, signal.SIG_DFL, pressed if isinstance(pressed, _Once) else _Once()):
+    with _handled(signal.SIGTERM, signal.SIG_DFL, pressed if isinstance(pressed, Once) else Once()):
         yield
 
 
 @contextmanager
-def _handled(number: signal.Signals, usual: Any, handler: _Once) -> Iterator[None]:
+def _handled(number: signal.Signals, usual: Any, handler: Once) -> Iterator[None]:
     """Handle a signal in the main thread, where it is handled as usual."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(number) is not usual:

@@ -153,6 +153,11 @@ class StreamFeed:
         Some of the rows, drawn at random, in scaled units.
     device : torch.device
         Where the batches go.
+
+    Attributes
+    ----------
+    skips : bool
+        Whether the source leaves out what it cannot read.
     """
 
     def __init__(
@@ -166,6 +171,7 @@ class StreamFeed:
     ) -> None:
         self._source, self._n, self._prepare = source, n, prepare
         self._held_out, self._sample, self._device = held_out, sample, device
+        self.skips: bool = getattr(source, "skips", False)
         self._row_bytes = 4 * prod(sample.shape[1:])
         self._functions: tuple[Function, ...] = ()
 

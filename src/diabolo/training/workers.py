@@ -31,6 +31,7 @@ from diabolo.parts.corruptions import Chain, SaltAndPepper
 from diabolo.parts.latents import BatchTopK, Noisy
 from diabolo.parts.shares import Shared
 from diabolo.recipe import Recipe
+from diabolo.training.checkpoint import Once
 from diabolo.training.feed import Feed
 from diabolo.training.machine import choose_device
 
@@ -49,11 +50,11 @@ def is_first() -> bool:
     return n_workers() == 1 or distributed.get_rank() == 0
 
 
-def agreed_seed(seed: int) -> int:
-    """Return the first worker's seed."""
+def agreed(number: int) -> int:
+    """Return the first worker's number."""
     if n_workers() == 1:
-        return seed
-    told = torch.tensor(seed, device=_device())
+        return number
+    told = torch.tensor(int(number), device=_device())
     distributed.broadcast(told, 0)
     return int(told)
 
@@ -140,10 +141,15 @@ class Workers(Shared):
             yield
             return
 
-        def note(*_: object) -> None:
-            self.stopped = True
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        def note(number: int, _: object) -> None:
+            self.stopped = True
+            if isinstance(handler := before[signal.Signals(number)], Once):
+                handler.note()  # what follows, also when this has ended, says the same
+
+        for number in before:
+            signal.signal(number, note)
         try:
             yield
         finally:
@@ -158,8 +164,14 @@ class Workers(Shared):
         IncompatiblePartsError
             Where a part needs all rows of a batch in one place, or is not known to need only its own.
         InvalidParameterError
-            Where the workers were given different data or settings.
+            Where the workers were given different data or settings, or a source that skips what is broken.
         """
+        if getattr(data, "skips", False):
+            raise InvalidParameterError(
+                f"broken must be 'refuse' where {self.count} workers share a batch; got 'skip', by which a "
+                "worker would leave out what it alone cannot read. Remove what is broken, or train with one "
+                "worker."
+            )
         _check_parts(module, recipe, self.count)
         if min(recipe.batch_size, len(data)) < self.count:
             raise IncompatiblePartsError(
