@@ -105,7 +105,7 @@ def check_skipping(broken: str | None, ray: RayOptions) -> None:
     """Raise where several workers would leave out, each for itself, what it cannot read."""
     if broken == "skip" and (ray.ray is not None or started_by_torchrun()):
         raise InvalidParameterError(
-            "--broken must be refuse where several workers read DATA; got skip, by which a worker would leave "
+            "--broken must be refuse where several workers read DATA; got skip, by which each would leave "
             "out what it alone cannot read. Remove what is broken, or do without --ray and torchrun."
         )
 

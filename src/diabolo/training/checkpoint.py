@@ -276,6 +276,7 @@ class Once:
         self._first: float | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt, unless that was asked for a moment ago."""
         again = self._first is not None and time.monotonic() - self._first <= _ONE_WISH
         self.note()
         if not again:
