@@ -5,7 +5,7 @@
 needs the environment of benchmarks/rivals.txt, and writes benchmarks/results/inference.md. All have the
 same weights: those of a diabolo estimator that was fitted for one epoch on noise. diabolo's is the public
 ``transform``, which checks and scales the rows; the others get rows that are scaled already and look at
-nothing. They get all rows in one call, but for one that takes them in batches, as ``transform`` does by itself.
+nothing. They get all rows in one call, but for one that takes them in batches, as ``transform`` does.
 All take turns in short bursts, so that a machine that slows down slows all.
 """
 

@@ -4,7 +4,7 @@
 
 writes benchmarks/results/penalties.md. Each round runs every contestant once, one after the other, so that
 a machine that slows down slows all; ratios are medians over rounds of ratios within a round. A step is all
-of it: gathering the rows (the same in each), forward, loss, penalty, gradients, Adam. Those of torch alone share
+of it: gathering the rows (the same in each), forward, loss, penalty, gradients, Adam. Torch's alone share
 the net's layers and loss; they take the rows in pieces that fit the memory, and take part in few rounds, or
 in none where one step outlasts the limit.
 """

@@ -266,7 +266,7 @@ def main() -> None:
     page = [
         "# Speed",
         "",
-        f"Made by `python benchmarks/speed.py --rounds {options.rounds}{some}`: medians of interleaved rounds.",
+        f"Made by `python benchmarks/speed.py --rounds {options.rounds}{some}`: medians of rounds in turn.",
         "",
         f"- hardware: {processor()}, {torch.get_num_threads()} threads, no GPU; a shared machine",
         "- each contestant in a process of its own, with its library's defaults",

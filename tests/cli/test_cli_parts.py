@@ -328,8 +328,9 @@ def test_a_device_that_takes_no_more_bytes(
         return str(room)
 
     monkeypatch.setattr(output.tempfile, "mkdtemp", room_on_a_full_disk)
-    with pytest.raises(OSError):  # noqa: PT011 - numpy, Python and Arrow word it differently
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - Python and Arrow word it differently
         output.write_rows(tmp_path / name, rows)
+    assert f"{name} must have room; got" in sentence(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,8 +10,11 @@ from conftest import SMALL, Run, train_to
 
 from diabolo import load
 from diabolo.cli import streams
+from diabolo.cli.console import Output
 from diabolo.cli.options import SourceOptions, StreamOptions
 from diabolo.cli.output import write_rows
+from diabolo.data import ArraySource
+from diabolo.errors import InvalidDataError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -131,9 +134,13 @@ def test_a_folder_of_shards(run: Run, rows: np.ndarray, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["x.npy", "x.parquet"])
-def test_evaluate_says_the_same_as_in_memory(run: Run, files: Path, model: Path, data: str) -> None:
+def test_evaluate_says_the_same_as_in_memory(
+    run: Run, rows: np.ndarray, files: Path, model: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("evaluate", model, files / data, "--json", "--baseline", files / "x.npy")
-    whole, parts = run(*words, "--no-stream"), run(*words, "--stream")
+    whole = run(*words, "--no-stream")
+    monkeypatch.setattr(streams, "free_memory", lambda: 0)
+    parts = run(*words, "--stream")
     assert parts.code == 0, parts.err
     assert "20,000 rows, read piece by piece" in parts.err
     assert f"PCA and the mean are fitted on {10_000:,} rows of it" in parts.err
@@ -141,7 +148,8 @@ def test_evaluate_says_the_same_as_in_memory(run: Run, files: Path, model: Path,
         assert parts.json[key] == whole.json[key]
     for key in ("squared_error", "r2"):
         assert parts.json[key] == pytest.approx(whole.json[key], rel=1e-5)
-    assert parts.json["diagnostics"] == whole.json["diagnostics"]
+    drawn = np.sort(np.random.default_rng(0).choice(len(rows), 10_000, replace=False))
+    assert parts.json["diagnostics"] == pytest.approx(load(model).diagnostics(rows[drawn]))
     assert parts.json["mean_squared_error"] == pytest.approx(whole.json["mean_squared_error"], rel=0.01)
     assert parts.json["pca_squared_error"] == pytest.approx(whole.json["pca_squared_error"], abs=1e-3)
     alone = run(*words[:4], "--stream")
@@ -149,6 +157,22 @@ def test_evaluate_says_the_same_as_in_memory(run: Run, files: Path, model: Path,
     assert "For PCA and the mean predictor beside it" in alone.err
     said = run("evaluate", model, files / data, "--stream", "--split", "test")
     assert (said.code, "which has no test split" in said.err) == (2, True)
+
+
+def test_the_sample_of_a_sorted_source_holds_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_TEST_ROWS", 30)
+    sample = streams.sample_of(ArraySource(np.repeat(np.eye(5), 100, axis=0)))
+    assert len(sample) == 30
+    assert (sample.sum(0) > 0).all()
+
+
+def test_how_data_are_read_does_not_bind_the_baseline(
+    run: Run, files: Path, model: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    table = tmp_path / "train.csv"
+    write_rows(table, rows[:50], list("abcde"))
+    said = run("evaluate", model, files / "x.npy", "--stream", "--baseline", table, "--json")
+    assert (said.code, said.json["pca_fitted_on"]) == (0, "50 rows of train.csv"), said.err
 
 
 def test_evaluate_counts_what_is_broken_and_names_what_is_no_number(
@@ -188,6 +212,11 @@ def test_compare_piece_by_piece(run: Run, files: Path) -> None:
         (["x.npy", "--broken", "skip"], "broken must be left out for"),
         (["x.npy", "--stream", "--label", "a"], "label must be left out for"),
         (["x.npy", "--no-stream", "--broken", "skip"], "--broken must go with --stream"),
+        (
+            ["x.npy", "--stream", "--random-state", "-1"],
+            "random_state must be a whole number from 0 up; got -1",
+        ),
+        (["x.npy", "--random-state", "-1"], "random_state must be a whole number from 0 up; got -1"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -197,6 +226,13 @@ def test_options_that_do_not_fit(
     said = run("train", first, *words[1:], "-o", tmp_path / "m.safetensors")
     assert said.code == 2
     assert message in said.err
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+def test_no_rows_make_no_file(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(InvalidDataError, match="DATA must hold a row that can be read; got none"):
+        streams.write_parts(Output(quiet=True), tmp_path / f"x{suffix}", [], 5, None, "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_cannot_be_written_piece_by_piece(run: Run, images: Path, tmp_path: Path) -> None:
@@ -246,8 +282,6 @@ def test_streaming_begins_where_the_memory_gets_short(
 
 
 def test_rows_in_parts_are_the_rows(tmp_path: Path, rows: np.ndarray) -> None:
-    from diabolo.cli.console import Output
-
     parts = np.array_split(rows, 7)
     for suffix in (".npy", ".csv"):
         write_rows(tmp_path / f"a{suffix}", rows)

@@ -131,12 +131,37 @@ def test_shards_of_two_kinds_or_types_are_refused(folder, numbers, table):
         with pytest.raises(DataFileError, match=r"shards of one kind, \.parquet or \.npy; got"):
             read(folder)
     np.save(numbers / "2.npy", (table % 200).astype(np.uint8))
-    with pytest.raises(DataFileError, match=r"2\.npy must hold values of 8 bits if"):
-        load(numbers)
-    with pytest.raises(DataFileError, match=r"2\.npy must hold values of 8 bits if"):
-        list(open_source(numbers).chunks())
+    for read in (load, open_source, lambda place: open_source(place, broken="skip")):
+        with pytest.raises(InvalidDataError, match=r"2\.npy must hold values of 8 bits if"):
+            read(numbers)
+    (folder / "x.npy").unlink()
+    columns = dict.fromkeys("abc", pa.array([1, 2], pa.uint8()))
+    pq.write_table(pa.table(columns | {"kind": ["x", "x"]}), folder / "part8.parquet")
+    with pytest.raises(InvalidDataError, match=r"part8\.parquet must hold values of 8 bits if"):
+        open_source(folder, label="kind", broken="skip")
+    with pytest.raises(InvalidDataError, match=r"part8\.parquet must hold values of 8 bits if"):
+        list(open_source(folder, label="kind").chunks())
     with pytest.raises(InvalidParameterError, match="label must be left out"):
         open_source(numbers, label="a")
+
+
+def test_an_unlike_shard_is_held_against_the_first_that_has_rows(folder, table):
+    write(folder, 1, table[:0], kind=[])
+    write(folder, 8, table[:10], kind=["x"] * 10, date=[1.0] * 10)
+    for read in (load, open_source):
+        with pytest.raises(InvalidDataError, match="the columns that part6.parquet has"):
+            read(folder, label="kind")
+
+
+def test_a_folder_without_rows_is_named_dot_or_not(tmp_path, table):
+    place = tmp_path / "data.v2"
+    place.mkdir()
+    with pytest.raises(DataFileError, match=r"data\.v2 must hold shards"):
+        ShardSource(place)
+    write(place, 1, table[:0])
+    for read in (load, open_source):
+        with pytest.raises(DataFileError, match=r"data\.v2 must hold shards"):
+            read(place)
 
 
 def cut(path):

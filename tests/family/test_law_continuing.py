@@ -53,6 +53,15 @@ def test_each_row_of_a_source_is_learned_from_once(many):
     assert model._steps.steps_done == len(many) // 32
 
 
+def test_a_later_call_may_bring_a_single_row(many):
+    with pytest.raises(InvalidDataError, match="at least 2 rows; got 1"):
+        make("Autoencoder").partial_fit(ArraySource(many[:1]))
+    streamed, in_memory = (make("Autoencoder").partial_fit(many[:200]) for _ in range(2))
+    streamed.partial_fit(ArraySource(many[200:201]))
+    in_memory.partial_fit(many[200:201])
+    assert weights_of(streamed) == weights_of(in_memory)
+
+
 def test_a_source_that_does_not_fit_changes_nothing(many):
     model = make("Autoencoder", loss="binary_cross_entropy").partial_fit(ArraySource(many))
     before = weights_of(model)
@@ -97,7 +106,14 @@ def test_a_setting_that_does_nothing_changes_no_byte(engine, rows):
 
 
 @pytest.mark.parametrize(
-    "change", [{"latent_dim": 3}, {"loss": "huber"}, {"corruption": "masking:0.2"}, {"optimizer": "adam"}]
+    "change",
+    [
+        {"latent_dim": 3},
+        {"loss": "huber"},
+        {"corruption": "masking:0.2"},
+        {"optimizer": "adam"},
+        {"device": "cuda"},
+    ],
 )
 def test_settings_that_may_not_change_are_refused(change, rows, tmp_path):
     model = make("Autoencoder").fit(rows)

@@ -240,10 +240,10 @@ def test_wrong_names_get_their_neighbours(axis: Any, value: Any, words: str) -> 
         (
             SaltAndPepper,
             {"low": 1, "high": 1},
-            "low of SaltAndPepper must be less than high; got low=1, high=1.",
+            "low of SaltAndPepper must be less than high; got low=1, high=1. Give for",
         ),
         (SaltAndPepper, {"low": "dark"}, "low of SaltAndPepper must be a number; got 'dark'."),
-        (Chain, {"steps": [3]}, "steps of Chain must be corruptions, at least one; got (3,)."),
+        (Chain, {"steps": [3]}, "steps of Chain must be corruptions, at least one; got (3,). Give for"),
         (Chain, {"steps": 3}, "steps of Chain must be corruptions, at least one; got 3."),
         (Noisy, {"std": 0}, "std of Noisy must be a number > 0; got 0."),
         (TopK, {"k": 0}, "k of TopK must be an integer >= 1; got 0."),
@@ -258,7 +258,7 @@ def test_wrong_names_get_their_neighbours(axis: Any, value: Any, words: str) -> 
         (
             Gaussian,
             {"variance": "leaned"},
-            "variance of Gaussian must be 'learned' or a number > 0; got 'leaned'.",
+            "variance of Gaussian must be 'learned' or a number > 0; got 'leaned'. Give for",
         ),
         (L1, {"weight": 0}, "weight of L1 must be a number > 0; got 0. Leave the penalty out instead of 0."),
         (L0, {"weight": -1}, "weight of L0 must be a number > 0; got -1."),

@@ -42,14 +42,15 @@ def evaluate(
     Of a table, the columns that the model was trained on are found by their names. PCA and the mean
     predictor stand beside it only where there are other rows to fit them on: fitted on
     the very rows that are evaluated they would look better than they are. Data larger than the memory are
-    read piece by piece, twice; PCA is then fitted on 10,000 rows, and what the code does is seen on as many.
+    read piece by piece, three times; PCA is fitted on 10,000 rows of such data, and what the code does is
+    seen on as many, drawn at random.
     """
     estimator = inputs.load_model(model)
     stream = streams.open_for(out, estimator, data, source, options)
     name = streams.name_of(data)
     fitted_on: tuple[Array, str] | None = None
     if baseline is not None:
-        fitted_on = _fitted_on(out, estimator, baseline, source, options)
+        fitted_on = _fitted_on(out, estimator, baseline, source)
     if stream is not None:
         inputs.refuse_test(inputs.check_split(split), name)
         out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
@@ -78,11 +79,12 @@ def evaluate(
         out.note("For PCA and the mean predictor beside it, give the training data with --baseline.")
 
 
-def _fitted_on(
-    out: Output, estimator: Autoencoder, data: str, source: SourceOptions, options: StreamOptions
-) -> tuple[Array, str]:
-    """Return the rows that PCA and the mean are fitted on, and in words which these are."""
-    stream = streams.open_for(out, estimator, data, source, options)
+def _fitted_on(out: Output, estimator: Autoencoder, data: str, source: SourceOptions) -> tuple[Array, str]:
+    """Return the rows that PCA and the mean are fitted on, and in words which these are.
+
+    How DATA is to be read says nothing about them: they may be data of another kind.
+    """
+    stream = streams.open_for(out, estimator, data, source, StreamOptions())
     if stream is not None:
         rows = streams.some_rows(out, stream, data)
         return rows, f"{len(rows)} of {len(stream)} rows of {streams.name_of(data)}"

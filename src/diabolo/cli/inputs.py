@@ -158,16 +158,22 @@ def train_and_test(dataset: Dataset, test_fraction: float | None, random_state: 
             f"{dataset.name} must have rows to train on beside {n_test} to test on; got {len(X)} in all. "
             "Add rows, or give --test-fraction 0."
         )
-    seed = 0 if random_state is None else random_state
-    if seed < 0:
-        raise InvalidParameterError(
-            f"random_state must be a whole number from 0 up; got {seed}. Give for example 0."
-        )
+    seed = seed_of(random_state)
     order = np.random.default_rng(seed).permutation(len(X))
     train, test = np.sort(order[n_test:]), np.sort(order[:n_test])
     told = f"{n_test} of {len(X)} rows, held out at random (seed {seed})"
     y_train, y_test = (None, None) if y is None else (y[train], y[test])
     return Split(X[train], X[test], y_train, y_test, told, names)
+
+
+def seed_of(random_state: int | None) -> int:
+    """Return the seed of the draw of test rows: 0 where none is given."""
+    seed = 0 if random_state is None else random_state
+    if seed < 0:
+        raise InvalidParameterError(
+            f"random_state must be a whole number from 0 up; got {seed}. Give for example 0."
+        )
+    return seed
 
 
 def check_split(split: str | None) -> str | None:

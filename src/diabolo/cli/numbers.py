@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from diabolo.cli import streams
 from diabolo.cli.console import Output, number
 from diabolo.cli.progress import counting
 from diabolo.errors import InvalidDataError
@@ -17,23 +18,27 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_SAMPLE_ROWS = 10_000  # as many as the diagnostics look at
-_SAMPLE_BYTES = 64 << 20
 _AT_ONCE = 8192  # rows in memory at a time, about
 
 
 def model_numbers(estimator: Autoencoder, X_test: Array) -> dict[str, Any]:
     """Return the model's squared error in the units of ``X_test``, its R^2, and what its code does."""
-    from diabolo.report.compare import used_units
-
-    codes = estimator.transform(X_test)
-    found = estimator.diagnostics(X_test)
-    return {
-        "code_size": codes.shape[1],
-        "used_units": used_units(codes, found, estimator.n_features_in_),
+    return _code_numbers(estimator, X_test) | {
         "n_test": len(X_test),
         "squared_error": float(estimator.reconstruction_error(X_test).mean()),
         "r2": float(estimator.score(X_test)),
+    }
+
+
+def _code_numbers(estimator: Autoencoder, X: Array) -> dict[str, Any]:
+    """Return what the code does on X."""
+    from diabolo.report.compare import used_units
+
+    codes = estimator.transform(X)
+    found = estimator.diagnostics(X)
+    return {
+        "code_size": codes.shape[1],
+        "used_units": used_units(codes, found, estimator.n_features_in_),
         "scaling": estimator.recipe_.scaling,
         "diagnostics": found,
     }
@@ -59,18 +64,17 @@ def baseline_numbers(X_train: Array, X_test: Array, payload: Mapping[str, Any]) 
 def stream_numbers(
     out: Output, estimator: Autoencoder, stream: Source, X_train: Array | None
 ) -> dict[str, Any]:
-    """Return both of rows that are read piece by piece, in two passes; without ``X_train`` the former alone.
+    """Return both of rows that are read piece by piece, in three passes; without ``X_train`` the former alone.
 
-    What the code does is measured on the first 10,000 rows, or as many as take 64 MB.
+    What the code does is measured on 10,000 rows, drawn at random, or as many as take 64 MB.
     """
     from diabolo.metrics import flat, pca, squared_error
 
-    size = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * estimator.n_features_in_)))
-    sample = next(stream.batches(size, None), None)
-    if sample is None:
-        raise InvalidDataError("DATA must hold a row that can be read; got none. Check it.")
-    numbers = model_numbers(estimator, sample)
-    numbers["r2"] = float(estimator.score(stream))  # first: it names the row of a value that is none
+    r2 = float(estimator.score(stream))  # first: it names the row of a value that is none
+    sample = streams.sample_of(stream)
+    if not len(sample):
+        raise InvalidDataError(streams.NO_ROW)
+    numbers = _code_numbers(estimator, sample) | {"r2": r2}
     n, sums = 0, {"squared_error": 0.0}
     if X_train is not None:
         fitted = pca(X_train, numbers["used_units"] or numbers["code_size"])

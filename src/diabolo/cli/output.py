@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from diabolo.errors import DiaboloError, InvalidParameterError, MissingExtraError, ModelFileError
 
@@ -178,20 +178,50 @@ def write_rows(path: Path, rows: Array, names: Sequence[str] | None = None) -> N
     names : sequence of str, optional
         Of the columns; None calls them x0, x1, ...
     """
-    import numpy as np
-
     flat = rows.reshape(len(rows), -1)
     suffix = path.suffix.lower()
     with aside(path) as place:
         if suffix == ".npy":
             with place.open("wb") as stream:
-                np.save(stream, rows, allow_pickle=False)
+                write_npy(stream, [rows], len(rows))
         elif suffix == ".csv":
             with place.open("w", encoding="utf-8", newline="") as stream:
                 write_csv(stream, flat, names)
         else:
             with parquet_writer(place, names) as write:
                 write(flat)
+
+
+def write_npy(stream: BinaryIO, parts: Iterable[Array], n: int) -> tuple[int, ...]:
+    """Write the header for n rows, then these as they come, at least one part; return the shape of all.
+
+    Where fewer came, the header is written once more. By the stream itself, because what ``numpy.save`` raises
+    on a full disk does not say why.
+    """
+    import numpy as np
+
+    def head(part: Array, rows: int) -> None:
+        about = {
+            "descr": np.lib.format.dtype_to_descr(part.dtype),
+            "fortran_order": False,
+            "shape": (rows, *part.shape[1:]),
+        }
+        np.lib.format.write_array_header_1_0(stream, about)
+
+    done, first = 0, None
+    for part in parts:
+        if first is None:
+            first = part[:0].copy()
+            head(first, n)
+            start = stream.tell()
+        stream.write(np.ascontiguousarray(part).data)
+        done += len(part)
+    assert first is not None
+    if done != n:
+        stream.seek(0)
+        head(first, done)
+        assert stream.tell() == start  # numpy leaves room for it
+    return done, *first.shape[1:]
 
 
 def _columns(names: Sequence[str] | None, width: int) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from diabolo.cli import inputs
 from diabolo.cli.console import Output, counted
 from diabolo.cli.options import SourceOptions, StreamOptions
-from diabolo.cli.output import TABLES, aside, parquet_writer, write_csv
+from diabolo.cli.output import TABLES, aside, parquet_writer, write_csv, write_npy
 from diabolo.cli.progress import counting
 from diabolo.errors import InvalidDataError, InvalidParameterError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SHARE = 4  # data that would take more than this part of the free memory are read piece by piece
 _TEST_ROWS = 10_000  # more would hardly change the errors that are printed
 _TEST_BYTES = 64 << 20
+NO_ROW = "DATA must hold a row that can be read; got none. Check it."
 
 
 def open_stream(
@@ -100,7 +102,7 @@ def train_and_test(
 
     from diabolo.data.opening import View, gather
 
-    n, seed = len(source), 0 if random_state is None else random_state
+    n, seed = len(source), inputs.seed_of(random_state)
     share = inputs.TEST_FRACTION if test_fraction is None else test_fraction
     most = _most_rows(source)
     n_test = 0 if share == 0 else min(max(1, round(share * n)), most)
@@ -142,14 +144,20 @@ def training_data(
     return name, rows, split
 
 
-def some_rows(out: Output, stream: Source, data: str) -> Array:
-    """Return up to 10,000 rows, drawn at random, for PCA and the mean to be fitted on."""
+def sample_of(stream: Source) -> Array:
+    """Return up to 10,000 rows, drawn at random: those stored first may all be of one class."""
     import numpy as np
 
     from diabolo.data.opening import gather
 
     n = min(len(stream), _most_rows(stream))
     (rows,) = gather(stream, np.sort(np.random.default_rng(0).choice(len(stream), n, replace=False)))
+    return rows
+
+
+def some_rows(out: Output, stream: Source, data: str) -> Array:
+    """Return such a sample, for PCA and the mean to be fitted on."""
+    rows = sample_of(stream)
     out.note(f"{name_of(data)}: PCA and the mean are fitted on {counted(len(rows), 'row')} of it")
     return rows
 
@@ -196,11 +204,15 @@ def write_parts(
     what : str
         Is being written, for the progress.
     """
-    shown = counting(out, what, parts, n)
+    shown = iter(counting(out, what, parts, n))
+    first = next(shown, None)
+    if first is None:
+        raise InvalidDataError(NO_ROW)
+    shown = chain([first], shown)
     with aside(path) as place:
         if path.suffix.lower() == ".npy":
             with place.open("w+b") as stream:
-                return _npy(stream, shown, n)
+                return write_npy(stream, shown, n)
         if path.suffix.lower() == ".parquet":
             with parquet_writer(place, names) as write:
                 return _written(shown, write)
@@ -216,32 +228,3 @@ def _written(parts: Iterable[Array], write: Callable[[Array], None]) -> tuple[in
         write(part.reshape(len(part), -1))
         done, shape = done + len(part), part.shape[1:]
     return done, *shape
-
-
-def _npy(stream: BinaryIO, parts: Iterable[Array], n: int) -> tuple[int, ...]:
-    """Write the header for n rows, then these as they come; where fewer came, the header once more."""
-    import numpy as np
-
-    def head(part: Array, rows: int) -> None:
-        about = {
-            "descr": np.lib.format.dtype_to_descr(part.dtype),
-            "fortran_order": False,
-            "shape": (rows, *part.shape[1:]),
-        }
-        np.lib.format.write_array_header_1_0(stream, about)
-
-    done, first = 0, None
-    for part in parts:
-        if first is None:
-            first = part[:0].copy()
-            head(first, n)
-            start = stream.tell()
-        stream.write(np.ascontiguousarray(part).data)
-        done += len(part)
-    if first is None:
-        raise InvalidDataError("DATA must hold a row that can be read; got none. Check it.")
-    if done != n:
-        stream.seek(0)
-        head(first, done)
-        assert stream.tell() == start  # numpy leaves room for it
-    return done, *first.shape[1:]

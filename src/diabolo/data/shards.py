@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def read_shards(
         As ``read_parquet`` and ``read_npy`` do, and where shards differ in columns.
     """
     parts: list[Dataset] = []
+    first_path = paths[0]
     wanted = None if columns is None else tuple(columns)
     for path in paths:
         if path.suffix.lower() == ".npy":
@@ -69,11 +71,13 @@ def read_shards(
             part = read_parquet(path, label, wanted or (parts[0].feature_names if parts else None))
         else:
             continue
+        if not parts:
+            first_path = path
         parts.append(part)
-        _check_alike(path, part, parts[0], paths[0], exact=columns is None)
-        _check_bytes(path, part.X, parts[0].X.dtype == np.uint8)
+        _check_alike(path, part, parts[0], first_path, exact=columns is None)
+        _check_bytes(path, part.X.dtype, parts[0].X.dtype == np.uint8)
     if not parts:
-        raise _empty(paths)
+        raise _empty(first_path.parent)
     first = parts[0]
     y = None if first.y is None else np.concatenate([part.y for part in parts if part.y is not None])
     X = np.concatenate([part.X for part in parts])
@@ -109,7 +113,7 @@ class ShardSource(Chunked):
     DataFileError
         When the folder holds no shards, or one cannot be read.
     InvalidDataError
-        When shards differ in columns, or one of ``columns`` is not in a shard.
+        When shards differ in columns or type, or one of ``columns`` is not in a shard.
     InvalidParameterError
         When ``broken`` is neither, or no column is called ``label``.
     MissingExtraError
@@ -136,7 +140,7 @@ class ShardSource(Chunked):
         if self._skipped:
             self._tell(folder, len(paths))
         if not self._shards:
-            raise _empty(paths or [Path(folder)], self._why)
+            raise _empty(Path(folder), self._why)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards.values())])
 
     def _add(self, path: Path) -> None:
@@ -153,14 +157,20 @@ class ShardSource(Chunked):
             rows = len(shard)
             first_path, first = next(iter(self._shards.items()), (path, shard))
             _check_alike(path, shard, first, first_path, exact=self._columns is None)
-            if self.skips:
-                _read_through(shard)
+            dtype = _read_through(shard) if self.skips else getattr(shard, "dtype", None)
+            if dtype is not None:
+                self._check_bytes(path, dtype)
         except DataFileError as error:  # an InvalidDataError says that it is whole, but of another table
             if not self.skips:
                 raise
             self._skipped[path], self._why = rows, self._why or error
         else:
             self._shards[path] = shard
+
+    def _check_bytes(self, path: Path, dtype: np.dtype[Any]) -> None:
+        """Raise where a shard's values are not of 8 bits as those of the one before, or the reverse."""
+        self._bytes = dtype == np.uint8 if self._bytes is None else self._bytes
+        _check_bytes(path, dtype, self._bytes)
 
     def _tell(self, folder: str | Path, n: int) -> None:
         """Warn of what is left out."""
@@ -211,8 +221,7 @@ class ShardSource(Chunked):
             return
         try:
             for numbers, rows in self._shards[path].chunks(generator):
-                self._bytes = rows.dtype == np.uint8 if self._bytes is None else self._bytes
-                _check_bytes(path, rows, self._bytes)
+                self._check_bytes(path, rows.dtype)
                 yield numbers + start, rows
         except (DataFileError, InvalidDataError) as error:
             if not self.skips:
@@ -225,19 +234,21 @@ class ShardSource(Chunked):
             )
 
 
-def _read_through(shard: NpySource | ParquetSource) -> None:
-    """Read all rows of a shard.
+def _read_through(shard: NpySource | ParquetSource) -> np.dtype[Any] | None:
+    """Read all rows of a shard; return their type.
 
     Raises
     ------
     DataFileError
         When it is damaged.
     """
+    dtype = None
     try:
-        for _ in shard.chunks():
-            pass
+        for _, rows in shard.chunks():
+            dtype = rows.dtype
     except InvalidDataError as error:
         raise DataFileError(str(error)) from error
+    return dtype
 
 
 def _check_alike(
@@ -263,11 +274,11 @@ def _check_alike(
         )
 
 
-def _check_bytes(path: Path, rows: Array, bytes_: bool) -> None:
+def _check_bytes(path: Path, dtype: np.dtype[Any], bytes_: bool) -> None:
     """Raise where some shards are of 8 bits and others not: the former are taken for pixels."""
-    if (rows.dtype == np.uint8) != bytes_:
-        raise DataFileError(
-            f"{path} must hold values of 8 bits if the other shards do, and only then; got {rows.dtype}. "
+    if (dtype == np.uint8) != bytes_:
+        raise InvalidDataError(
+            f"{path} must hold values of 8 bits if the other shards do, and only then; got {dtype}. "
             "Write all shards in one type."
         )
 
@@ -278,8 +289,7 @@ def _names(paths: dict[Path, int | None]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _empty(paths: Sequence[Path], why: DataFileError | None = None) -> DataFileError:
-    folder = paths[0].parent if paths[0].suffix else paths[0]
+def _empty(folder: Path, why: DataFileError | None = None) -> DataFileError:
     reason = "" if why is None else f" ({why})"
     return DataFileError(
         f"{folder} must hold shards with rows that can be read; got none{reason}. Fetch or write them again."

@@ -212,7 +212,7 @@ class Autoencoder(Parameters, Fitted):
         seen: Survey | None = None
         if isinstance(X, Source):
             self._take_shape(X) if first else self._check_source(X)
-            seen = Survey(X, getattr(self, "feature_names_in_", None), 0, seed)
+            seen = Survey(X, getattr(self, "feature_names_in_", None), 0, seed, 2 if first else 1)
             statistics, n, bytes_ = seen.statistics, seen.n, seen.pixels
         else:
             rows = self._check(X, reset=first)
@@ -226,7 +226,8 @@ class Autoencoder(Parameters, Fitted):
             self.recipe_ = followed(self, self._given, self.recipe_, n, self._default_depth)
             self._given = settings(self)
             self._reach(statistics)
-        feed = MemoryFeed(self._tensor(rows).to(self._device)) if seen is None else self._feed(X, seen)
+        data = None if seen is not None else self._tensor(rows)
+        feed = self._feed(X, seen) if data is None else MemoryFeed(data.to(self._device))
         self._check_batch(min(self.recipe_.batch_size, len(feed)))
         with self._whole_or_not_at_all() if first else nullcontext():
             self._steps = continue_training(
@@ -236,7 +237,7 @@ class Autoencoder(Parameters, Fitted):
         if not self._has_prior:
             if not hasattr(self, "_kept"):
                 self._kept = Reservoir(sample_size(self.n_features_in_), seed)
-            self._kept.add(feed.head(n).cpu().numpy(), n)
+            self._kept.add((feed.head(n).cpu() if data is None else data).numpy(), n)
         return self
 
     @contextmanager

@@ -12,7 +12,7 @@ from diabolo.recipe import Recipe, resolve
 
 _CHANGEABLE = ("learning_rate", "weight_decay", "clip_norm", "batch_size")
 # these play no part in it
-_IDLE = ("epochs", "schedule", "patience", "validation_fraction", "random_state", "verbose", "device")
+_IDLE = ("epochs", "schedule", "patience", "validation_fraction", "random_state", "verbose")
 
 
 def settings(parameters: Parameters) -> dict[str, str]:

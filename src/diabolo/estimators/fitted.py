@@ -196,9 +196,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Inference, BaseE
         codes = np.asarray(Z, dtype=np.float32)
         size = self._n_features_out
         if codes.ndim != 2 or codes.shape[1] != size or not len(codes):
-            raise InvalidDataError(f"codes must have the shape (n_samples, {size}); got {codes.shape}.")
+            raise InvalidDataError(
+                f"codes must have the shape (n_samples, {size}); got {codes.shape}. "
+                "Give codes as transform returns them."
+            )
         if not np.isfinite(codes).all():
-            raise InvalidDataError("codes must be finite; got NaN or inf.")
+            raise InvalidDataError("codes must be finite; got NaN or inf. Drop such rows.")
         samples = self._run(decode, codes, self.module_.code_shape, self._scaler.unscale)
         return samples.reshape(-1, *self._row_shape)
 

@@ -39,6 +39,8 @@ class Survey:
         How many rows to hold out at most; fewer where these would take more than 64 MB.
     seed : int
         Draws which.
+    least : int, default=2
+        Rows that must come.
 
     Attributes
     ----------
@@ -55,7 +57,7 @@ class Survey:
     Raises
     ------
     InvalidDataError
-        For values that are not finite, naming row and column, and for fewer than two rows.
+        For values that are not finite, naming row and column, and for fewer than ``least`` rows.
     """
 
     n: int
@@ -65,7 +67,7 @@ class Survey:
     held_out_numbers: NDArray[np.int64]
     sample: Array
 
-    def __init__(self, source: Source, names: Any, n_held_out: int, seed: int) -> None:
+    def __init__(self, source: Source, names: Any, n_held_out: int, seed: int, least: int = 2) -> None:
         shape = source.sample_shape
         width = prod(shape)
         most = max(1, _KEPT_BYTES // (4 * width))
@@ -84,8 +86,9 @@ class Survey:
                 self.pixels = rows.dtype == np.uint8
                 kept.append((rows[among(numbers, self.held_out_numbers)], rows[among(numbers, sampled)]))
         self.n = tally.n
-        if self.n < 2:
-            raise InvalidDataError(f"X must have at least 2 rows; got {self.n}. Check the source.")
+        if self.n < least:
+            s = "s" if least > 1 else ""
+            raise InvalidDataError(f"X must have at least {least} row{s}; got {self.n}. Check the source.")
         if self.n < len(source):
             warnings.warn(
                 f"{len(source) - self.n} of {len(source)} samples could not be read and were left out",

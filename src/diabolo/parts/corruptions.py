@@ -97,7 +97,8 @@ class SaltAndPepper(Corruption):
                 check_range(f"{name} of SaltAndPepper", value)
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise InvalidParameterError(
-                f"low of SaltAndPepper must be less than high; got low={self.low!r}, high={self.high!r}."
+                f"low of SaltAndPepper must be less than high; got low={self.low!r}, high={self.high!r}. "
+                "Give for example low=0, high=1."
             )
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -136,7 +137,8 @@ class Chain(Corruption):
         good = isinstance(self.steps, tuple) and all(isinstance(step, Corruption) for step in self.steps)
         if not good or not self.steps:
             raise InvalidParameterError(
-                f"steps of Chain must be corruptions, at least one; got {self.steps!r}."
+                f"steps of Chain must be corruptions, at least one; got {self.steps!r}. "
+                "Give for example ('masking', 'gaussian')."
             )
         for step in self.steps:
             step.validate()

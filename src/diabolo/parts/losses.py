@@ -208,7 +208,8 @@ class Gaussian(Loss):
         if isinstance(self.variance, str):
             if self.variance != "learned":
                 raise InvalidParameterError(
-                    f"variance of Gaussian must be 'learned' or a number > 0; got {self.variance!r}."
+                    f"variance of Gaussian must be 'learned' or a number > 0; got {self.variance!r}. "
+                    "Give for example 'learned' or 1.0."
                 )
             return
         check_range("variance of Gaussian", self.variance, low=0, open_low=True)
