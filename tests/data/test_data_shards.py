@@ -149,7 +149,7 @@ def test_an_unlike_shard_is_held_against_the_first_that_has_rows(folder, table):
     write(folder, 1, table[:0], kind=[])
     write(folder, 8, table[:10], kind=["x"] * 10, date=[1.0] * 10)
     for read in (load, open_source):
-        with pytest.raises(InvalidDataError, match="the columns that part6.parquet has"):
+        with pytest.raises(InvalidDataError, match=r"the columns that part6\.parquet has"):
             read(folder, label="kind")
 
 

@@ -64,7 +64,7 @@ def baseline_numbers(X_train: Array, X_test: Array, payload: Mapping[str, Any]) 
 def stream_numbers(
     out: Output, estimator: Autoencoder, stream: Source, X_train: Array | None
 ) -> dict[str, Any]:
-    """Return both of rows that are read piece by piece, in three passes; without ``X_train`` the former alone.
+    """Return both of rows that are read piece by piece, in three passes; without ``X_train`` only the former.
 
     What the code does is measured on 10,000 rows, drawn at random, or as many as take 64 MB.
     """

@@ -195,8 +195,8 @@ def write_rows(path: Path, rows: Array, names: Sequence[str] | None = None) -> N
 def write_npy(stream: BinaryIO, parts: Iterable[Array], n: int) -> tuple[int, ...]:
     """Write the header for n rows, then these as they come, at least one part; return the shape of all.
 
-    Where fewer came, the header is written once more. By the stream itself, because what ``numpy.save`` raises
-    on a full disk does not say why.
+    Where fewer came, the header is written once more. By the stream itself, because what ``numpy.save``
+    raises on a full disk does not say why.
     """
     import numpy as np
 

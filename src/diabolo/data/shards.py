@@ -11,7 +11,7 @@ import numpy as np
 
 from diabolo.data.arrays import read_npy
 from diabolo.data.chunks import in_turns
-from diabolo.data.dataset import Array, Dataset
+from diabolo.data.dataset import Dataset
 from diabolo.data.files import system_errors
 from diabolo.data.folders import BROKEN
 from diabolo.data.images import natural

@@ -226,8 +226,13 @@ class Autoencoder(Parameters, Fitted):
             self.recipe_ = followed(self, self._given, self.recipe_, n, self._default_depth)
             self._given = settings(self)
             self._reach(statistics)
-        data = None if seen is not None else self._tensor(rows)
-        feed = self._feed(X, seen) if data is None else MemoryFeed(data.to(self._device))
+        feed: Feed
+        if seen is None:
+            data = self._tensor(rows)
+            feed = MemoryFeed(data.to(self._device))
+        else:
+            feed = self._feed(X, seen)
+            data = feed.head(n).cpu()
         self._check_batch(min(self.recipe_.batch_size, len(feed)))
         with self._whole_or_not_at_all() if first else nullcontext():
             self._steps = continue_training(
@@ -237,7 +242,7 @@ class Autoencoder(Parameters, Fitted):
         if not self._has_prior:
             if not hasattr(self, "_kept"):
                 self._kept = Reservoir(sample_size(self.n_features_in_), seed)
-            self._kept.add((feed.head(n).cpu() if data is None else data).numpy(), n)
+            self._kept.add(data.numpy(), n)
         return self
 
     @contextmanager
