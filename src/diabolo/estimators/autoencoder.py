@@ -226,13 +226,8 @@ class Autoencoder(Parameters, Fitted):
             self.recipe_ = followed(self, self._given, self.recipe_, n, self._default_depth)
             self._given = settings(self)
             self._reach(statistics)
-        feed: Feed
-        if seen is None:
-            data = self._tensor(rows)
-            feed = MemoryFeed(data.to(self._device))
-        else:
-            feed = self._feed(X, seen)
-            data = feed.head(n).cpu()
+        data = self._tensor(rows if seen is None else seen.sample)
+        feed = MemoryFeed(data.to(self._device)) if seen is None else self._feed(X, seen)
         self._check_batch(min(self.recipe_.batch_size, len(feed)))
         with self._whole_or_not_at_all() if first else nullcontext():
             self._steps = continue_training(
