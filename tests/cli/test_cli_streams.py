@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,12 @@ def test_evaluate_says_the_same_as_in_memory(
     for key in ("squared_error", "r2"):
         assert parts.json[key] == pytest.approx(whole.json[key], rel=1e-5)
     drawn = np.sort(np.random.default_rng(0).choice(len(rows), 10_000, replace=False))
-    assert parts.json["diagnostics"] == pytest.approx(load(model).diagnostics(rows[drawn]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these rows have no column names
+        expected = load(model).diagnostics(rows[drawn])
+    for key, value in expected.items():  # JSON has no NaN
+        missing = value is None or np.isnan(value)
+        assert parts.json["diagnostics"][key] == (None if missing else pytest.approx(value)), key
     assert parts.json["mean_squared_error"] == pytest.approx(whole.json["mean_squared_error"], rel=0.01)
     assert parts.json["pca_squared_error"] == pytest.approx(whole.json["pca_squared_error"], abs=1e-3)
     alone = run(*words[:4], "--stream")

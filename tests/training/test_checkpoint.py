@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +287,16 @@ def test_sigterm_checkpoints_and_stops(rows: np.ndarray, tmp_path: Path) -> None
     assert weights(model) == weights(Autoencoder(**KIND).fit(rows))
 
 
+@pytest.fixture
+def usual_ctrl_c() -> Iterator[None]:
+    """Handle Ctrl-C as usual: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("patience", [2.0, 0.0])
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_ctrl_c_pressed_again_and_again_is_one_wish(
     rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
