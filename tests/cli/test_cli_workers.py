@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import SMALL, Run, environment
 
-from diabolo.cli.options import SourceOptions
-from diabolo.cli.workers import RayOptions, everywhere
+from diabolo.cli.options import SourceOptions, StreamOptions
+from diabolo.cli.streams import by_pieces
+from diabolo.cli.workers import RayOptions, check_skipping, everywhere, folder_for_ray
 from diabolo.errors import InvalidParameterError
 from diabolo.persistence import read_model
 
@@ -104,3 +105,43 @@ def test_ray_trains_and_encodes_as_one_process(
     assert encoded.code == 0, encoded.err
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"two.safetensors", "one.npy", "two.npy"}
+
+
+def test_workers_leave_out_nothing_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_skipping("skip", RayOptions())
+    check_skipping("refuse", RayOptions(ray="local"))
+    with pytest.raises(InvalidParameterError, match="--broken must be refuse where several workers"):
+        check_skipping("skip", RayOptions(ray="local"))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InvalidParameterError, match="--broken must be refuse"):
+        check_skipping("skip", RayOptions())
+
+
+def test_the_folder_for_ray_is_a_new_one_that_goes_again(tmp_path: Path) -> None:
+    own = tmp_path / "ray"
+    own.mkdir()
+    with folder_for_ray(None, tmp_path / "model.safetensors") as folder:
+        assert folder.parent == tmp_path
+        (folder / "state").write_text("x")
+    assert list(tmp_path.iterdir()) == [own]
+
+
+def test_how_data_are_read_is_decided_by_the_memory_or_the_options(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, expected in ((0, True), (1 << 40, False)):
+        monkeypatch.setattr("diabolo.cli.streams.free_memory", lambda free=free: free)
+        assert by_pieces(str(images), SourceOptions(), StreamOptions()) is expected
+        for told in (True, False):
+            assert by_pieces(str(images), SourceOptions(), StreamOptions(stream=told)) is told
+
+
+def test_a_finished_run_is_not_handed_back_to_a_new_one(images: Path, tmp_path: Path) -> None:
+    words = [images, *SMALL, "-o", "a.safetensors", "--checkpoint", "kept"]
+    for _ in range(2):
+        launched = torchrun(tmp_path, *words)
+        _, noted = launched.communicate(timeout=100)
+        assert launched.returncode == 0, noted
+        assert "going on" not in noted
+        assert "epoch 2/2" in noted  # trained, both times

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from diabolo import Autoencoder
+from diabolo.errors import InvalidParameterError
 from diabolo.parts.shares import Shared, drawn
+from diabolo.training.checkpoint import Once
+from diabolo.training.workers import Workers
 
 from . import workers_program
 from .workers_program import CASES, REFUSED, streamed, trained
@@ -130,3 +136,25 @@ def test_a_worker_draws_what_its_rows_would_get(law: Any) -> None:
     whole = drawn(law, torch.empty(30, 5), generator=one)
     assert torch.equal(drawn(law, torch.empty(10, 5), generator=third), whole[10:20])
     assert torch.equal(one.get_state(), third.get_state())
+
+
+def test_a_source_that_skips_is_refused() -> None:
+    model = Autoencoder(epochs=1, latent_dim=2).fit(torch.eye(6).numpy())
+    workers = Workers()
+    workers.count = 2
+    with pytest.raises(InvalidParameterError, match="broken must be 'refuse' where 2 workers share a batch"):
+        workers.check(model.module_, model.recipe_, SimpleNamespace(skips=True), 0)  # type: ignore[arg-type]
+
+
+def test_a_signal_that_the_workers_note_counts_as_the_first() -> None:
+    before, once = signal.getsignal(signal.SIGTERM), Once()
+    signal.signal(signal.SIGTERM, once)
+    try:
+        workers = Workers()
+        with workers.listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert workers.stopped
+        assert signal.getsignal(signal.SIGTERM) is once
+        os.kill(os.getpid(), signal.SIGTERM)  # a second delivery of the same wish
+    finally:
+        signal.signal(signal.SIGTERM, before)

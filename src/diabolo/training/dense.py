@@ -100,13 +100,8 @@ class Layer:
     def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
         """Return the calls of ``backward`` below the activation: g is the gradient of the linear map."""
         calls: list[Call] = []
-        linear = self.linear
-        tied = isinstance(linear, TiedLinear)
-        weight = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
-        bias = linear.bias.grad
-        assert weight is not None
-        assert bias is not None
-        left, right = (h, g) if tied else (g, h)
+        weight, bias = self.gradients()
+        left, right = (h, g) if isinstance(self.linear, TiedLinear) else (g, h)
         product = _small_product if self.narrow else _product
         if add or shared:
             calls.append(partial(weight.addmm_, left.t(), right))
@@ -115,8 +110,17 @@ class Layer:
         ones, sums = g.new_ones(1, len(g)), bias.view(1, -1)
         calls.append(partial(sums.addmm_, ones, g) if add else product(ones, g, sums))
         if not first:
-            calls.append(product(g, linear.weight.detach(), self.gradient))
+            calls.append(product(g, self.linear.weight.detach(), self.gradient))
         return calls
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Return where the gradients of weight and bias go; a tied weight's lies as its source does."""
+        linear = self.linear
+        weight = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
+        bias = linear.bias.grad
+        assert weight is not None
+        assert bias is not None
+        return weight, bias
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Call:

@@ -43,12 +43,8 @@ class HalfLayer(Layer):
 
     def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
         """Return the calls of ``backward`` below the activation: g is the gradient of the linear map."""
-        linear = self.linear
-        tied = isinstance(linear, TiedLinear)
-        weight = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
-        bias = linear.bias.grad
-        assert weight is not None
-        assert bias is not None
+        weight, bias = self.gradients()
+        tied = isinstance(self.linear, TiedLinear)
         ones, sums_of_g = g.new_ones(1, len(g)), bias.view(1, -1)
         sums = self._weight_gradient.t() if tied else self._weight_gradient
         calls: list[Call] = [

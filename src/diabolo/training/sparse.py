@@ -139,17 +139,16 @@ class _Encoding(Layer):
         return [partial(self._down, h, g, shared or add, first)]
 
     def _down(self, h: Tensor, g: Tensor, add: bool, first: bool) -> None:
-        kept, weight, bias = self.kept_units, self.linear.weight, self.linear.bias
-        assert weight.grad is not None
-        assert bias.grad is not None
+        kept, weight = self.kept_units, self.linear.weight
+        at_weight, at_bias = self.gradients()
         sums = kept.by_unit(h, g)
-        weight.grad.add_(sums) if add else weight.grad.copy_(sums)
-        bias.grad.copy_(torch.bincount(kept.places.flatten(), g.flatten(), kept.units))
+        at_weight.add_(sums) if add else at_weight.copy_(sums)
+        at_bias.copy_(torch.bincount(kept.places.flatten(), g.flatten(), kept.units))
         if not first:
             self.gradient.copy_(kept.by_sample(weight, g))
         if kept.dead is not None:
-            weight.grad.index_add_(0, kept.dead, kept.dead_gradient.t() @ h)
-            bias.grad.index_add_(0, kept.dead, kept.dead_gradient.sum(0))
+            at_weight.index_add_(0, kept.dead, kept.dead_gradient.t() @ h)
+            at_bias.index_add_(0, kept.dead, kept.dead_gradient.sum(0))
             if not first:
                 self.gradient.addmm_(kept.dead_gradient, weight[kept.dead])
 
@@ -180,11 +179,9 @@ class _Decoding(Layer):
 
     def _down(self, h: Tensor, g: Tensor) -> None:
         linear, sums = self.linear, self.kept_units.by_unit(g, h)
-        gradient = linear.source.weight.grad if isinstance(linear, TiedLinear) else linear.weight.grad
-        assert gradient is not None
-        assert linear.bias.grad is not None
-        gradient.copy_(sums if isinstance(linear, TiedLinear) else sums.t())
-        torch.sum(g, 0, out=linear.bias.grad)
+        weight, bias = self.gradients()
+        weight.copy_(sums if isinstance(linear, TiedLinear) else sums.t())
+        torch.sum(g, 0, out=bias)
         self.gradient.copy_(self.kept_units.products(g, self._rows))
 
 
