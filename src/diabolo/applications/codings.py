@@ -16,7 +16,8 @@ from diabolo.errors import InvalidDataError
 OTHER = "<other>"
 _KNEE = 10.0  # deviations up to which a number is only scaled; beyond it counts by its logarithm
 _ROUNDS = 100  # of winsorising; two are enough for nearly every column
-_FAR = _KNEE * (1 + math.log(1e30))
+_MOST = 1e30  # deviations that are told apart
+_FAR = _KNEE * (1 + math.log(_MOST / _KNEE))
 _BEYOND = 10.0  # how far from its two values a binary column's number can count as
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -97,7 +98,8 @@ class Numeric:
 
     def encode(self, column: Column, *, strict: bool) -> Doubles:
         """Return (n, 1)."""
-        u = (numbers_of(column) - self.center) / self.scale
+        with np.errstate(over="ignore"):
+            u = np.clip((numbers_of(column) - self.center) / self.scale, -_MOST, _MOST)
         return ((_drawn_in(u) - self.mean) / self.spread)[:, None]
 
     def decode(self, values: Doubles) -> Doubles:
