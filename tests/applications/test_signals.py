@@ -1,4 +1,4 @@
-"""SignalDetector: an abnormal beat is found at its place, false alarms keep to the promise, bad series are refused."""
+"""SignalDetector: an abnormal beat is found at its place, false alarms are few, bad series are refused."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
             raise InvalidParameterError(
                 f"detector must be an AnomalyDetector; got {self.detector!r}. Leave it out for the default."
             )
-        return clone(self.detector)
+        unfitted: AnomalyDetector = clone(self.detector)
+        return unfitted
 
     def set_threshold(self, **given: float | None) -> Self:
         """Set what counts as an anomaly, as ``AnomalyDetector.set_threshold``."""
@@ -141,7 +142,7 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         return (parts if starts is None else _averaged(parts, starts, n_samples)).reshape(np.shape(X))
 
     def score_steps(self, X: Any) -> Doubles:
-        """Return how normal each step is, (n_samples,), higher = more normal; of windows (n_windows, length)."""
+        """Return how normal each step is, higher = more normal: (n_samples,), or (n_windows, length)."""
         parts = self.explain(X)
         several = parts.ndim == (3 if self.window is None else 2)
         return -parts.mean(-2) if several else -parts
@@ -150,7 +151,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         """Return -1 where at least half of the windows that hold a step are anomalies, else 1, (n_samples,).
 
         A rate of false alarms among windows gives at most twice that rate among steps (Markov's inequality).
-        What is flagged reaches up to half a window beyond the anomaly on both sides; ``score_steps`` is finer.
+        What is flagged reaches up to half a window beyond the anomaly on both sides; ``score_steps`` is
+        finer.
         """
         if self.window is None:
             raise InvalidParameterError(
@@ -180,7 +182,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         windows, starts = self._cut(X)
         if windows.shape[1:] != (self.n_channels_, self.window_):
             raise InvalidDataError(
-                f"X must have {self.n_channels_} channel(s) and windows of {self.window_} steps, as in fit; got "
+                f"X must have {self.n_channels_} channel(s) and windows of {self.window_} steps, as in fit; "
+                f"got "
                 f"{windows.shape[1]} and {windows.shape[2]}. Give what fit was given."
             )
         return windows.reshape(len(windows), -1), starts, np.shape(X)[-1]
@@ -191,7 +194,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
             return cut(X, self._length, self._stride)
         if self.step is not None:
             raise InvalidParameterError(
-                f"step must be None where X holds windows already (window=None); got {self.step!r}. Leave it out."
+                f"step must be None where X holds windows already (window=None); got {self.step!r}. Leave it "
+                f"out."
             )
         windows = _numbers(X, "windows", (2, 3), "(n_windows, length) or (n_windows, channels, length)")
         return (windows if windows.ndim == 3 else windows[:, None, :]), None
@@ -233,7 +237,7 @@ def check_step(step: int | None, window: int) -> int:
 
 
 def window_starts(n_samples: int, window: int, step: int) -> Integers:
-    """Return where windows start, (n_windows,): every ``step`` steps, and once more so that the end is held."""
+    """Return where windows start, (n_windows,): every ``step`` steps, and one at the end."""
     if n_samples < window:
         raise InvalidDataError(
             f"a series must be at least one window long, {window} steps; got {n_samples}. Give more, or a "
@@ -281,7 +285,8 @@ def _apart(starts: Integers, window: int) -> tuple[Integers, Integers]:
     training = np.flatnonzero(nearest >= window)
     if len(training) < len(held_out):
         raise InvalidDataError(
-            f"a series must be long enough to hold out {_STRETCHES} stretches for the threshold; got {n} windows, "
+            f"a series must be long enough to hold out {_STRETCHES} stretches for the threshold; got {n} "
+            f"windows, "
             f"{len(training)} of which share no step with these. Give a longer series or a shorter window."
         )
     return training, held_out
