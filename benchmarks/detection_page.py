@@ -13,7 +13,7 @@ from typing import Any
 import detection_coverage
 import numpy as np
 from detection_tasks import IMAGES, PROTOCOLS, PUBLISHED, PUBLISHED_BY
-from detectors import NAMES, OURS, PYOD
+from detectors import NAMES, NARROW, OURS, PYOD
 from kinds import processor
 from scipy import stats
 
@@ -233,7 +233,7 @@ def about(records: Records) -> list[str]:
         origin[r["detector"]][r["version"]] += 1
     made = [
         f"{name} {' and '.join(f'{v} ({n} results)' for v, n in origin[name].items())}"
-        for name in (OURS,)
+        for name in (OURS, NARROW)
         if name in origin
     ]
     rivals = sorted({v for name in PYOD for v in origin[name]})

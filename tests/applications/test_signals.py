@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diabolo import Autoencoder
-from diabolo.applications import AnomalyDetector
-from diabolo.applications.signals import SignalDetector, _apart, cut, window_starts
+from diabolo.applications import AnomalyDetector, SignalDetector
+from diabolo.applications.signals import _apart, cut, window_starts
 from diabolo.errors import InvalidDataError, InvalidParameterError
 
 BEAT = 40  # steps from beat to beat
