@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diabolo.applications.anomaly import AnomalyDetector
+    from diabolo.applications.signals import SignalDetector
 
-__all__ = ["AnomalyDetector"]
+__all__ = ["AnomalyDetector", "SignalDetector"]
 
-_PLACES = {"AnomalyDetector": "anomaly"}
+_PLACES = {"AnomalyDetector": "anomaly", "SignalDetector": "signals"}
 
 
 def __getattr__(name: str) -> Any:
