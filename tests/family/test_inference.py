@@ -242,7 +242,7 @@ def test_other_ways_to_be_wrong_are_still_seen(rows):
 
 @pytest.mark.parametrize("method", ["transform", "reconstruct", "reconstruction_error", "score_samples"])
 def test_a_last_row_is_the_same_from_a_source(method, monkeypatch):
-    monkeypatch.setattr("diabolo.estimators.fitted._STREAMED", 1)
+    monkeypatch.setattr("diabolo.estimators.incoming._STREAMED", 1)
     monkeypatch.setattr("diabolo.estimators.fitted._AT_ONCE", 1)
     X = np.random.default_rng(0).normal(size=(130, 200)).astype(np.float32)
     model = diabolo.Autoencoder(hidden_dims=(150,), latent_dim=20, epochs=1, random_state=0).fit(X)

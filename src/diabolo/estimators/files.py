@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from itertools import pairwise
@@ -55,19 +57,7 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ModelFileError
         For a class that ``load`` could not find again.
     """
-    name = type(estimator).__name__
-    if name not in BY_ESTIMATOR or _class(name) is not type(estimator):
-        raise ModelFileError(
-            "an estimator must be one of diabolo's own kinds to be stored, as a file names its class; "
-            f"got {name}. Add it to the table in diabolo/kinds.py, or fit Autoencoder with its parameters."
-        )
-    params = {name: getattr(estimator, name) for name in PARAMETERS}
-    if not isinstance(params["random_state"], (int, np.integer, type(None))):
-        params["random_state"] = None  # a generator object; the seed drawn from it is in the recipe
-    header = {
-        "estimator": name,
-        "params": {name: to_plain(value) for name, value in params.items()},
-        "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
+    header = describe(estimator) | {
         "recipe": estimator.recipe_.to_dict(),
         "history": estimator.history_.to_dict(),
         "scaling": estimator._scaler.kind,
@@ -90,6 +80,34 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
+def describe(estimator: Autoencoder) -> dict[str, Any]:
+    """Return what a header says of an estimator, fitted or not; ``unfitted`` reads it.
+
+    Raises
+    ------
+    ModelFileError
+        For a class that ``load`` could not find again.
+    """
+    name = type(estimator).__name__
+    if name not in BY_ESTIMATOR or _class(name) is not type(estimator):
+        raise ModelFileError(
+            "an estimator must be one of diabolo's own kinds to be stored, as a file names its class; "
+            f"got {name}. Add it to the table in diabolo/kinds.py, or fit Autoencoder with its parameters."
+        )
+    params = {name: getattr(estimator, name) for name in PARAMETERS}
+    params["random_state"] = seed_to_store(params["random_state"])
+    return {
+        "estimator": name,
+        "params": {name: to_plain(value) for name, value in params.items()},
+        "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
+    }
+
+
+def seed_to_store(random_state: Any) -> int | None:
+    """Return a seed as a file holds it: a generator object as None."""
+    return random_state if isinstance(random_state, (int, np.integer)) else None  # type: ignore[return-value]
+
+
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoencoder:
     """Read an estimator that ``save`` wrote.
 
@@ -110,11 +128,20 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
         Where this machine has no such device.
     """
     header, tensors = read_model(path)
-    try:
-        estimator = _unpack(header, tensors)
+    with consistent(path):
+        estimator = unpack(header, tensors)
         if device is not None:
             estimator.device = device
-        check_name("device", estimator.device, DEVICES)
+            check_name("device", device, DEVICES)
+    estimator.module_.to(estimator._device)
+    return estimator
+
+
+@contextmanager
+def consistent(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever goes wrong while a file's contents are put together into a ModelFileError."""
+    try:
+        yield
     except (
         DiaboloError,
         LookupError,
@@ -129,14 +156,20 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
             f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
             f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
         ) from error
-    estimator.module_.to(estimator._device)
-    return estimator
 
 
-def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
-    estimator = _unfitted(header)
+def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
+    """Return the fitted estimator that ``pack`` made these of, on the CPU.
+
+    Raises
+    ------
+    Exception
+        Of several kinds, where something does not fit: see ``consistent``.
+    """
+    estimator = unfitted(header)
+    check_name("device", estimator.device, DEVICES)
     recipe = Recipe.from_dict(header["recipe"])
-    shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))
+    shape, row_shape = (as_shape(header[key]) for key in ("sample_shape", "row_shape"))
     n_features = prod(shape)
     if recipe.input_shape != shape or row_shape not in (shape, (n_features,)):
         raise ValueError(f"samples of {recipe.input_shape}, {shape} and {row_shape} at once")
@@ -179,7 +212,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     return estimator
 
 
-def _unfitted(header: dict[str, Any]) -> Autoencoder:
+def unfitted(header: dict[str, Any]) -> Autoencoder:
     """Return the estimator that the header names, with its parameters."""
     name = header["estimator"]
     if name not in BY_ESTIMATOR:
@@ -205,7 +238,8 @@ def _revived(axis: Any, key: str, value: Any) -> Any:
     return value
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def as_shape(value: Any) -> tuple[int, ...]:
+    """Return a sample's shape as a header holds it; ValueError for anything else."""
     if not isinstance(value, list) or not value or not all(type(n) is int and n >= 1 for n in value):
         raise ValueError(f"{value!r} is no shape")
     return tuple(value)

@@ -36,7 +36,6 @@ from diabolo.training.machine import choose_device, threads_for
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 Net = AutoencoderModule | Runner
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 Function = Callable[[Any, Tensor], Tensor]
 Read = Callable[[Array, Floats, int], object]
 Write = Callable[[Floats, Floats], object]
@@ -224,15 +223,3 @@ class Inference:
             np.copyto(out, part)
 
         return run(self.module_, function, rows, shape, self._device, read, write)
-
-    def _plain(self, X: Any) -> bool:
-        """Whether X is rows as ``_check`` returns them, but for their values: ``_scale`` checks these."""
-        return (
-            type(X) is np.ndarray
-            and X.dtype in _FLOATS
-            and X.ndim == 2
-            and len(X) > 0
-            and "module_" in self.__dict__
-            and X.shape[1] == self.n_features_in_
-            and not hasattr(self, "feature_names_in_")
-        )
