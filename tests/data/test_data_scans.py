@@ -436,6 +436,16 @@ def test_damaged_dicom(tmp_path):
             read_scan(path)
 
 
+@pytest.mark.parametrize("field", [b"\x28\x00\x52\x10DS", b"\x20\x00\x0e\x00UI", b"\x28\x00\x04\x00CS"])
+def test_fields_of_no_known_type(tmp_path, field):
+    path = slice_of(0, tmp_path, "a.dcm")
+    content = path.read_bytes()
+    assert content.count(field) == 1
+    path.write_bytes(content.replace(field, field[:4] + b"QQ"))
+    with pytest.raises(DataFileError, match=r"a\.dcm must be a DICOM file; got one that is damaged"):
+        read_scan(path)
+
+
 def test_hidden_dicom(tmp_path):
     sealed = tmp_path / "sealed.dcm"
     sealed.write_bytes(bytes.fromhex("3080 0609 2a864886f70d010703 a080") + bytes(400))

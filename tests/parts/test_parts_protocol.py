@@ -203,7 +203,11 @@ def test_written_numbers_are_read_back_exactly(fraction: float, std: float) -> N
     ("axis", "value", "words"),
     [
         (Corruption, "maskin", "corruption must be a known name; got 'maskin'. Did you mean 'masking'?"),
-        (Corruption, "", "corruption must be a known name; got ''. Choose one of 'chain', 'coarse', 'gaussian'"),
+        (
+            Corruption,
+            "",
+            "corruption must be a known name; got ''. Choose one of 'chain', 'coarse', 'gaussian'",
+        ),
         (Corruption, "masking:fractoin=0.3", "got 'fractoin'. Did you mean 'fraction'?"),
         (Corruption, "masking:0.3,0.4", "corruption.0.4 must be a setting of 'masking'"),
         (Corruption, "masking:0.3,fraction=0.4", "given once; got 'fraction' twice."),

@@ -31,6 +31,12 @@ _OF_PIXELS = (
 )  # fmt: skip
 
 
+_ASKED = (
+    "SeriesInstanceUID", "SeriesDescription", "Modality", "Rows", "Columns", "ImagePositionPatient",
+    "ImageOrientationPatient", "EncryptedAttributesSequence",
+)  # fmt: skip
+
+
 def looks_like_dicom(path: Path) -> bool:
     """Return whether this is a file whose bytes or suffix say that it is DICOM."""
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
@@ -184,6 +190,8 @@ def _dataset(path: Path, *, pixels: bool) -> Any:
             # pydicom hands back what there is of a file that was cut short
             warnings.filterwarnings("error", message=".*[Uu]nexpected end of file")
             dataset = pydicom.dcmread(stream, stop_before_pixels=not pixels)
+            for keyword in _ASKED:  # fields are parsed when they are first asked for, and fail then
+                dataset.get(keyword)
     if "EncryptedAttributesSequence" in dataset and "Rows" not in dataset:
         raise DataFileError(
             f"{path} must say how its pixels lie; got a file whose fields are encrypted. Decrypt it first."
@@ -301,9 +309,14 @@ def _affine(places: list[Array]) -> Array:
 
 def _pixels(path: Path) -> Array:
     """Return the grey values (rows, columns) of a file, bright high, in the modality's units."""
+    with parsing(path, "a DICOM file"):
+        return _grey(path, _dataset(path, pixels=True))
+
+
+def _grey(path: Path, dataset: Any) -> Array:
+    """Return the same of a data set that was read."""
     from pydicom.pixels.processing import apply_modality_lut
 
-    dataset = _dataset(path, pixels=True)
     colours, kind = int(dataset.get("SamplesPerPixel", 1)), str(dataset.get("PhotometricInterpretation", ""))
     if colours != 1 or not kind.startswith("MONOCHROME"):
         raise DataFileError(
@@ -323,8 +336,7 @@ def _pixels(path: Path) -> Array:
     slope, offset = dataset.get("RescaleSlope", None), dataset.get("RescaleIntercept", None)
     if linear and slope in (None, 1) and offset in (None, 0):
         return stored
-    with parsing(path, "a DICOM file"):
-        return np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+    return np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
 
 
 def _decoded(path: Path, dataset: Any) -> Array:
