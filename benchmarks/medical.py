@@ -202,11 +202,14 @@ def flair_maps(slices: Slices, train: Floats, seed: int, quick: bool) -> dict[st
         "denoising, coarse noise, asymmetry of the residual": lambda: asymmetry("coarse"),
         "denoising, white noise 0.5, residual": lambda: smooth("white 0.5"),
         "denoising, white noise 0.5, asymmetry of the residual": lambda: asymmetry("white 0.5"),
+        "intensity and asymmetry of that residual (white noise 0.5)": lambda: both(
+            smooth("intensity"), asymmetry("white 0.5")
+        ),
         "denoising, white noise 1, slices moved, residual": lambda: smooth("white 1, moved"),
         "denoising, white noise 1, slices moved, asymmetry of the residual": lambda: asymmetry(
             "white 1, moved"
         ),
-        "intensity and asymmetry of that residual": lambda: both(
+        "intensity and asymmetry of that residual (slices moved)": lambda: both(
             smooth("intensity"), asymmetry("white 1, moved")
         ),
     }
