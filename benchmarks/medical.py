@@ -278,7 +278,10 @@ def xray_scores(train: Floats, images: Floats, seed: int, quick: bool) -> dict[s
         ),
     }
     if AnomalyMap is not None:
-        methods["AnomalyMap"] = lambda: -AnomalyMap(random_state=seed).fit(train).score_samples(images)
+        whole = {"tile": SIZE, "scales": (1,), "smoothing": 0.5, "reference": "training"}
+        for name, choices in (("AnomalyMap", {}), ("AnomalyMap, the whole picture as one tile", whole)):
+            model = AnomalyMap(random_state=seed, **choices)
+            methods[name] = lambda model=model: -model.fit(train).score_samples(images)
     return methods
 
 
