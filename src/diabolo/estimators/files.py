@@ -44,6 +44,16 @@ _AXES: dict[str, Any] = {
     "penalty": Penalty,
     "training": Training,
 }
+UNFIT = (  # what contents that do not fit together may raise
+    DiaboloError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+)
 _DENSITY = [f.name for f in fields(CodeDensity)]
 
 
@@ -111,20 +121,11 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
     """
     header, tensors = read_model(path)
     try:
-        estimator = _unpack(header, tensors)
+        estimator = unpack(header, tensors)
         if device is not None:
             estimator.device = device
         check_name("device", estimator.device, DEVICES)
-    except (
-        DiaboloError,
-        LookupError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
+    except UNFIT as error:
         raise ModelFileError(
             f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
             f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
@@ -133,7 +134,8 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
     return estimator
 
 
-def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
+def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
+    """Return the estimator of which ``pack`` made this; raise anything of ``UNFIT`` where it does not fit."""
     estimator = _unfitted(header)
     recipe = Recipe.from_dict(header["recipe"])
     shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))

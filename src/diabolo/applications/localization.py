@@ -1,0 +1,467 @@
+"""``AnomalyMap``: where in an image something is unlike the good images it was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from diabolo.applications.calibration import Calibration, check_rate
+from diabolo.applications.pictures import Pictures, check_pictures
+from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
+from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.estimators import Autoencoder
+from diabolo.estimators.validation import check_seed
+from diabolo.names import check_name
+from diabolo.parts import check_range
+from diabolo.persistence import write_model
+
+Doubles = NDArray[np.float64]
+Progress = Callable[[float, str], None]
+
+REFERENCES = ("image", "training")
+_TILES = 40_000  # that a scale learns from
+_TYPICAL = 64  # training images that say what errors are typical
+_PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
+_COARSEST = 4  # scales at most by default: 1, 2, 4, 8
+
+
+@dataclass(frozen=True)
+class Typical:
+    """The logarithms of errors at one scale on good images.
+
+    ``level`` and ``level_spread`` are mean and standard deviation of the images' medians, ``spread`` that of
+    the pixels around their image's median.
+    """
+
+    level: float
+    level_spread: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area of a mask.
+
+    Attributes
+    ----------
+    box : tuple of slice
+        The smallest box around it: ``image[..., *box]`` is the part of the image.
+    area : int
+        Number of its pixels.
+    peak : float
+        The largest value of the heat map in it.
+    position : tuple of int
+        Where that is.
+    """
+
+    box: tuple[slice, ...]
+    area: int
+    peak: float
+    position: tuple[int, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AnomalyMap(BaseEstimator):  # type: ignore[misc]
+    r"""Finds the areas of images that its autoencoders, trained on good images, fail to restore.
+
+    Images, at several scales, are cut into overlapping tiles, which one autoencoder per scale restores. The
+    logarithm of the squared error, averaged over channels and smoothed, is put beside what is typical
+    of good images:
+
+    .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - m_k}{s_k}
+
+    where :math:`m_k` is the median of :math:`\log e_k` over the image itself (``reference="image"``: what is
+    unlike its own surroundings, whatever the lighting) or its mean over good images
+    (``reference="training"``: also an image that is unlike the good ones as a whole), and :math:`s_k` the
+    standard deviation of the numerator on good images. An image's score is the largest value of its map.
+    Both thresholds come from whole images that the weights have not seen.
+
+    Images are (height, width) or (channels, height, width), all with the same number of channels; volumes
+    likewise with (depth, height, width). Each may have a size of its own.
+
+    Parameters
+    ----------
+    estimator : Autoencoder, optional
+        Unfitted; a copy of it is trained on the tiles of every scale, (n, channels, tile, tile). None: a
+        denoising autoencoder of dense layers.
+    tile : int >= 4, optional
+        Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8.
+    overlap : float in [0, 1), default=0.75
+        Share of a tile that the next one covers too.
+    scales : sequence of int >= 1, optional
+        Factors by which images are reduced. None: 1, 2, 4, 8, as long as the smallest image is
+        larger than a tile.
+    smoothing : float >= 0, default=2
+        Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale.
+    reference : {"image", "training"}, default="image"
+        What the errors of an image are compared with.
+    n_dims : {2, 3}, default=2
+        3 for volumes.
+    false_alarm_rate : float in (0, 1), default=0.01
+        Share of good images that may be flagged, and of pixels of good images that a mask may show.
+        ``set_threshold`` changes it after fit.
+    calibration_fraction : float in (0, 1), default=0.2
+        Share of images, or of groups, held out for the thresholds; at least one.
+    random_state : int, RandomState or None, default=None
+        Seed. The same seed on the same machine gives the same bytes.
+
+    Attributes
+    ----------
+    estimators_ : list of Autoencoder
+        One per scale.
+    scales_ : tuple of int
+    tile_ : int
+    n_channels_ : int
+        0 for images without an axis of channels.
+    typical_ : list of Typical
+        What errors are like on good images, per scale.
+    calibration_ : Calibration
+        Scores of the held-out images, higher = more anomalous.
+    pixel_calibration_ : Calibration
+        Values of the heat maps at some of their pixels.
+    threshold_ : float
+        Images with a higher score are anomalies; inf where too few images were held out for the rate.
+    pixel_threshold_ : float
+        Pixels with a higher value are in the mask.
+    """
+
+    estimator: Autoencoder | None = None
+    tile: int | None = None
+    overlap: float = 0.75
+    scales: Sequence[int] | None = None
+    smoothing: float = 2.0
+    reference: str = "image"
+    n_dims: int = 2
+    false_alarm_rate: float = 0.01
+    calibration_fraction: float = 0.2
+    random_state: int | np.random.RandomState | None = None
+
+    # ------------------------------------------------------------------ fitting
+    def fit(
+        self, images: Any, y: Any = None, *, groups: Any = None, progress: Progress | None = None
+    ) -> Self:
+        """Learn what good images look like.
+
+        Parameters
+        ----------
+        images : array (n, [channels,] [depth,] height, width), or list of arrays of different sizes
+            Good images only, 2 at least.
+        y : ignored
+        groups : array (n,), optional
+            What belongs together, such as the pictures of one part or the slices of one patient: it is held
+            out together, as otherwise the thresholds would be too low for parts and patients not seen yet.
+        progress : callable(share, what), optional
+            Called now and then with the share of the work that is done, and what is being done.
+
+        Raises
+        ------
+        InvalidDataError, InvalidParameterError, IncompatiblePartsError, DivergedError
+        """
+        self._check_settings()
+        pictures = check_pictures(images, self.n_dims)
+        chance = np.random.RandomState(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
+        held_out = self._held_out(len(pictures), groups, chance)
+        for name in ("estimators_", "calibration_"):
+            self.__dict__.pop(name, None)
+        self.n_channels_ = pictures.n_channels
+        self.tile_, self.scales_ = self._sizes(pictures)
+        tell = progress or (lambda share, what: None)
+        training = [i for i in range(len(pictures)) if i not in held_out]
+        some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
+        pieces = sorted(held_out)
+        estimators, work = [], len(self.scales_) + 1
+        for k, scale in enumerate(self.scales_):
+            tell(k / work, f"training at scale 1/{scale}")
+            estimators.append(self._trained(pictures, training, scale, chance))
+        tell((work - 1) / work, "looking at images held out")
+        self.estimators_ = estimators
+        self.typical_ = self._typical([self._errors(pictures[i]) for i in some])
+        scores, pixels = [], []
+        for i in pieces:
+            heat = self._heat(pictures[i])
+            scores.append(self._image_score(heat))
+            most = max(1, _PIXELS // len(pieces))
+            values = heat.reshape(-1)
+            pixels.append(values if values.size <= most else values[chance.randint(values.size, size=most)])
+        self.calibration_ = Calibration(np.array(scores))
+        self.pixel_calibration_ = Calibration(np.concatenate(pixels))
+        self.set_threshold(false_alarm_rate=self.false_alarm_rate)
+        tell(1.0, "done")
+        return self
+
+    def _check_settings(self) -> None:
+        if self.estimator is not None and not isinstance(self.estimator, Autoencoder):
+            raise InvalidParameterError(
+                f"estimator must be one of diabolo's autoencoders; got {type(self.estimator).__name__}. "
+                "Leave it out for the default."
+            )
+        if self.tile is not None:
+            check_range("tile", self.tile, low=4, integer=True)
+        check_range("overlap", self.overlap, low=0, high=1, open_high=True)
+        check_range("smoothing", self.smoothing, low=0)
+        check_name("reference", self.reference, REFERENCES)
+        if self.n_dims not in (2, 3):
+            raise InvalidParameterError(f"n_dims must be 2 or 3; got {self.n_dims!r}. Give 3 for volumes.")
+        check_rate("false_alarm_rate", self.false_alarm_rate)
+        check_rate("calibration_fraction", self.calibration_fraction)
+
+    def _sizes(self, pictures: Pictures) -> tuple[int, tuple[int, ...]]:
+        tile = (16 if self.n_dims == 2 else 8) if self.tile is None else int(self.tile)
+        if self.scales is not None:
+            scales = tuple(self.scales)
+            for scale in scales:
+                check_range("scales", scale, low=1, integer=True)
+            if not scales or len(set(scales)) < len(scales):
+                raise InvalidParameterError(
+                    f"scales must be different integers, at least one; got {self.scales!r}. "
+                    "Give for example (1, 2, 4)."
+                )
+            return tile, tuple(int(s) for s in scales)
+        n = 1
+        while n < _COARSEST and pictures.smallest > tile * 2 ** (n - 1):
+            n += 1
+        return tile, tuple(2**k for k in range(n))
+
+    @property
+    def _tiling(self) -> Tiling:
+        return Tiling(self.tile_, max(1, round(self.tile_ * (1 - self.overlap))))
+
+    def _held_out(self, n: int, groups: Any, chance: np.random.RandomState) -> set[int]:
+        labels = np.arange(n) if groups is None else np.asarray(groups)
+        if labels.shape != (n,):
+            raise InvalidDataError(
+                f"groups must hold one label per image, {n}; got the shape {labels.shape}. "
+                "Give an array of labels."
+            )
+        each = np.unique(labels)
+        if len(each) < 2:
+            raise InvalidDataError(
+                f"images must be at least 2{'' if groups is None else ' groups'}, as some are held out for "
+                f"the thresholds; got {len(each)}. Give more good images; a large one can be cut into parts."
+            )
+        k = min(max(1, round(self.calibration_fraction * len(each))), len(each) - 1)
+        return set(np.flatnonzero(np.isin(labels, chance.permutation(each)[:k])).tolist())
+
+    def _trained(
+        self, pictures: Pictures, training: list[int], scale: int, chance: np.random.RandomState
+    ) -> Autoencoder:
+        n = -(-_TILES // len(training))
+        tiles = np.concatenate(
+            [self._tiling.sample(reduced(pictures[i], scale), n, chance) for i in training]
+        )
+        estimator = _default(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
+        estimator.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
+        return estimator.fit(self._as_samples(tiles))
+
+    def _as_samples(self, tiles: Floats) -> Floats:
+        return tiles if self.n_channels_ else tiles[:, 0]
+
+    # ------------------------------------------------------------------ maps
+    def _errors(self, image: Floats) -> list[Floats]:
+        """Return the logarithm of the smoothed squared error at every scale, each at its own size."""
+        out = []
+        for scale, estimator in zip(self.scales_, self.estimators_, strict=True):
+
+            def squares(tiles: Floats, estimator: Autoencoder = estimator) -> Floats:
+                samples = self._as_samples(tiles)
+                error = np.square(estimator.reconstruct(samples) - samples).reshape(tiles.shape)
+                return np.asarray(error.mean(1))
+
+            small = reduced(image, scale)
+            error = self._tiling.mapped(small, squares)
+            error = (
+                ndimage.gaussian_filter(error, self.smoothing, mode="reflect") if self.smoothing else error
+            )
+            out.append(np.log(np.maximum(error, np.finfo(np.float32).tiny)))
+        return out
+
+    def _typical(self, maps: list[list[Floats]]) -> list[Typical]:
+        out = []
+        for scale in zip(*maps, strict=True):
+            levels = np.array([np.median(one) for one in scale])
+            inside = np.array([np.square(one - m).mean() for one, m in zip(scale, levels, strict=True)])
+            out.append(Typical(float(levels.mean()), float(levels.std()), float(np.sqrt(inside.mean()))))
+        return out
+
+    def _heat(self, image: Floats) -> Floats:
+        return self._heat_of(self._errors(image), image.shape[1:])
+
+    def _heat_of(self, errors: list[Floats], shape: tuple[int, ...]) -> Floats:
+        total = np.zeros(shape, dtype=np.float32)
+        for scale, error, typical in zip(self.scales_, errors, self.typical_, strict=True):
+            if self.reference == "image":
+                level, spread = float(np.median(error)), typical.spread
+            else:
+                level, spread = typical.level, float(np.hypot(typical.spread, typical.level_spread))
+            total += enlarged((error - level) / (spread or 1.0), scale, total.shape)
+        return total / np.float32(np.sqrt(len(self.scales_)))
+
+    def heatmap(self, images: Any) -> Any:
+        """Return how unlike good images each place is, higher = more anomalous, about 0 on average.
+
+        Parameters
+        ----------
+        images : array (n, [channels,] [depth,] height, width), or list of arrays of different sizes
+
+        Returns
+        -------
+        array (n, [depth,] height, width), or a list of arrays where images came as a list
+        """
+        maps = list(self.heatmaps(images))
+        return maps if isinstance(images, list) else np.stack(maps)
+
+    def heatmaps(self, images: Any) -> Iterator[Floats]:
+        """Return the same one by one, so that one map at a time is in memory."""
+        pictures = self._pictures(images)
+        return (self._heat(pictures[i]) for i in range(len(pictures)))
+
+    def _pictures(self, images: Any) -> Pictures:
+        check_is_fitted(self, "calibration_")
+        return check_pictures(images, self.n_dims, self.n_channels_)
+
+    @staticmethod
+    def _image_score(heat: Floats) -> float:
+        return float(heat.max())
+
+    # ------------------------------------------------------------------ verdicts
+    def score_samples(self, images: Any) -> Doubles:
+        """Return how normal each image is, (n,), higher = more normal: less the largest value of its map."""
+        return -np.array([self._image_score(heat) for heat in self.heatmaps(images)])
+
+    def decision_function(self, images: Any) -> Doubles:
+        """Return ``score_samples`` beside the threshold, (n,): negative = anomalous."""
+        return self.score_samples(images) + self.threshold_
+
+    def predict(self, images: Any) -> NDArray[np.int64]:
+        """Return 1 for images that look normal and -1 for others, (n,)."""
+        return np.where(self.decision_function(images) < 0, -1, 1).astype(np.int64)
+
+    def p_value(self, images: Any) -> Doubles:
+        """Return the share of good images that would look at least so anomalous, (n,), in (0, 1].
+
+        Valid for images that are exchangeable with the held-out ones: see ``Calibration``.
+        """
+        return self.calibration_.p_value(-self.score_samples(images))
+
+    def mask(self, images: Any, threshold: float | None = None) -> Any:
+        """Return where the heat map is above the threshold, of the shape that ``heatmap`` returns.
+
+        ``threshold`` is in units of the map; None: ``pixel_threshold_``.
+        """
+        level = self._level(threshold)
+        masks = [heat > level for heat in self.heatmaps(images)]
+        return masks if isinstance(images, list) else np.stack(masks)
+
+    def regions(self, images: Any, threshold: float | None = None) -> list[list[Region]]:
+        """Return the connected areas of each image's mask, the one with the highest peak first."""
+        level = self._level(threshold)
+        return [_regions(heat, level) for heat in self.heatmaps(images)]
+
+    def _level(self, threshold: float | None) -> float:
+        check_is_fitted(self, "calibration_")
+        if threshold is None:
+            return self.pixel_threshold_
+        check_range("threshold", threshold)
+        return float(threshold)
+
+    def set_threshold(
+        self, *, false_alarm_rate: float | None = None, value: float | None = None, pixel: float | None = None
+    ) -> Self:
+        """Choose the thresholds anew, without training.
+
+        Parameters
+        ----------
+        false_alarm_rate : float in (0, 1), optional
+            Share of good images, and of pixels of good images, that may be flagged: sets both thresholds.
+        value : float, optional
+            The images' threshold itself: images with a higher score are anomalies.
+        pixel : float, optional
+            The pixels' threshold itself, in units of the map.
+
+        Raises
+        ------
+        InvalidParameterError
+            Where nothing is given, or a rate beside one of the others.
+        """
+        check_is_fitted(self, "calibration_")
+        itself = value is not None or pixel is not None
+        if (false_alarm_rate is not None) == itself:
+            raise InvalidParameterError(
+                "set_threshold must get either a false_alarm_rate or the thresholds themselves; got "
+                f"false_alarm_rate={false_alarm_rate!r}, value={value!r}, pixel={pixel!r}. Give one of them."
+            )
+        if false_alarm_rate is not None:
+            self.threshold_ = self.calibration_.threshold(false_alarm_rate)
+            self.pixel_threshold_ = self.pixel_calibration_.threshold(false_alarm_rate)
+        if value is not None:
+            check_range("value", value)
+            self.threshold_ = float(value)
+        if pixel is not None:
+            check_range("pixel", pixel)
+            self.pixel_threshold_ = float(pixel)
+        return self
+
+    # ------------------------------------------------------------------ files
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fitted map to one file, whole or not at all; ``AnomalyMap.load`` reads it.
+
+        Raises
+        ------
+        ModelFileError
+            Where the place cannot be written.
+        """
+        from diabolo.applications.localization_files import MAP, pack
+
+        check_is_fitted(self, "calibration_")
+        return write_model(path, *pack(self), MAP)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AnomalyMap:
+        """Read a map that ``save`` wrote; nothing is unpickled.
+
+        Raises
+        ------
+        ModelFileError
+            For a file that is missing, damaged, foreign, hostile or of a later version.
+        """
+        from diabolo.applications.localization_files import unpacked
+
+        return unpacked(path)
+
+
+def _regions(heat: Floats, level: float) -> list[Region]:
+    labels, _ = ndimage.label(heat > level)
+    out = []
+    for k, box in enumerate(ndimage.find_objects(labels), start=1):
+        inside = np.where(labels[box] == k, heat[box], -np.inf)
+        place = np.unravel_index(int(inside.argmax()), inside.shape)
+        position = tuple(int(p) + s.start for p, s in zip(place, box, strict=True))
+        out.append(Region(box, int((labels[box] == k).sum()), float(inside.max()), position))
+    return sorted(out, key=lambda region: -region.peak)
+
+
+def _default(n_tiles: int, size: int) -> Autoencoder:
+    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values."""
+    return Autoencoder(
+        latent_dim=max(1, min(64, size // 4)),
+        hidden_dims=[min(256, 2 * size)],
+        activation="silu",
+        output_activation="linear",
+        corruption="gaussian:0.5",
+        scaling="center",
+        optimizer="adam",
+        learning_rate=0.001,
+        weight_decay=0.0,
+        batch_size=256,
+        epochs=max(1, round(4000 * 256 / n_tiles)),
+        validation_fraction=0.05,
+    )
