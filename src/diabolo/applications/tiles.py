@@ -1,14 +1,14 @@
-"""Large images in small overlapping tiles, and maps of tiles as one map without seams, with any number of axes.
+"""Large images in small overlapping tiles, and maps of tiles as one map without seams; any number of axes.
 
-Images are (channels, *extents). The image is continued beyond its borders by reflection, so that every pixel
-lies in equally many tiles and an image may be smaller than a tile. Tiles begin at whole multiples of the
-stride: what is computed of a pixel depends on its surroundings alone, and a part of an image that begins at
-such a multiple has the map of the whole, borders apart.
+Images are (channels, *extents). Tiles begin at whole multiples of the stride, and the last one ends where the
+image does: nothing beyond the borders is made up, where kinks would be taken for defects. Only an image smaller
+than a tile is continued by reflection. What is computed of a pixel depends on its surroundings alone, so that
+a part of an image that begins at such a multiple has the map of the whole, borders apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 _AT_ONCE = 4096  # tiles in memory at a time, about: one row of tiles at least
 
@@ -38,26 +39,29 @@ class Tiling:
     stride: int
 
     def padded(self, image: Floats) -> Floats:
-        """Return the image (channels, *extents) with what lies beyond its borders, by reflection."""
-        margin = self.tile - self.stride
-        pads = [(margin, margin + -n % self.stride) for n in image.shape[1:]]
-        return np.pad(image, [(0, 0), *pads], mode="symmetric")
+        """Return the image (channels, *extents), continued by reflection where it is smaller than a tile."""
+        pads = [(0, max(0, self.tile - n)) for n in image.shape[1:]]
+        return np.pad(image, [(0, 0), *pads], mode="symmetric") if any(p for _, p in pads) else image
 
-    def views(self, padded: Floats) -> NDArray[Any]:
-        """Return all tiles of a padded image as a view, (*counts, channels, *tile)."""
+    def starts(self, extent: int) -> Indices:
+        """Return where along an axis tiles begin."""
+        last = extent - self.tile
+        regular = np.arange(0, last + 1, self.stride)
+        return regular if regular[-1] == last else np.append(regular, last)
+
+    def _windows(self, padded: Floats) -> NDArray[Any]:
+        """Return the tiles at every pixel as a view, (channels, *places, *tile)."""
         axes = tuple(range(1, padded.ndim))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (self.tile,) * len(axes), axes)
-        strided = windows[(slice(None), *[slice(None, None, self.stride)] * len(axes))]
-        return np.moveaxis(strided, 0, len(axes))
+        return np.lib.stride_tricks.sliding_window_view(padded, (self.tile,) * len(axes), axes)
 
     def sample(self, image: Floats, n: int, chance: np.random.RandomState) -> Floats:
         """Return up to n tiles from anywhere in the image, (n, channels, *tile), none of them twice."""
-        views = Tiling(self.tile, 1).views(self.padded(image))
-        counts = views.shape[: image.ndim - 1]
+        windows = self._windows(self.padded(image))
+        counts = windows.shape[1 : image.ndim]
         total = prod(counts)
         # by sorting n numbers and not total of them: a volume has a hundred million tiles
         chosen = np.unique(chance.randint(total, size=n, dtype=np.int64)) if total > n else np.arange(total)
-        return np.ascontiguousarray(views[np.unravel_index(chosen, counts)])
+        return np.moveaxis(windows[(slice(None), *np.unravel_index(chosen, counts))], 0, 1)
 
     def mapped(self, image: Floats, function: Callable[[Floats], Floats]) -> Floats:
         """Return what ``function`` makes of the tiles, blended to one map: (*extents).
@@ -67,34 +71,23 @@ class Tiling:
         In memory are the image, the map and some thousand tiles.
         """
         padded = self.padded(image)
+        windows = self._windows(padded)
         out = np.zeros(padded.shape[1:], dtype=np.float32)
-        views = self.views(padded)
-        n_axes = image.ndim - 1
-        window = self._window(n_axes)
-        for first, last in self._slabs(views.shape[:n_axes]):
-            part = views[first:last]
-            counts = part.shape[:n_axes]
-            made = function(np.ascontiguousarray(part).reshape(-1, *part.shape[n_axes:]))
-            made = made.reshape(*counts, *window.shape) * window
-            self._add(out[first * self.stride :], made, counts)
+        window = self._window(out.ndim)
+        starts = [self.starts(n) for n in out.shape]
+        step = max(1, _AT_ONCE // prod(len(s) for s in starts[1:]))
+        for first in range(0, len(starts[0]), step):
+            part = [starts[0][first : first + step], *starts[1:]]
+            tiles = np.moveaxis(windows[(slice(None), *np.ix_(*part))], 0, len(part))
+            made = function(tiles.reshape(-1, *tiles.shape[len(part) :]))
+            made = made.reshape(*tiles.shape[: len(part)], *window.shape) * window
+            for offset in product(range(self.tile), repeat=len(part)):  # fewer positions than tiles
+                places = np.ix_(*(s + o for s, o in zip(part, offset, strict=True)))
+                out[places] += made[(..., *offset)]
         for axis, extent in enumerate(out.shape):
             total = self._total(extent)
-            out /= total.reshape([-1 if a == axis else 1 for a in range(n_axes)])
-        margin = self.tile - self.stride
-        return out[tuple(slice(margin, margin + n) for n in image.shape[1:])]
-
-    def _slabs(self, counts: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-        step = max(1, _AT_ONCE // prod(counts[1:]))
-        return ((first, min(first + step, counts[0])) for first in range(0, counts[0], step))
-
-    def _add(self, out: Floats, made: Floats, counts: tuple[int, ...]) -> None:
-        """Add tiles (*counts, *tile) at their places: by the position within a tile, which are fewer."""
-        for offset in product(range(self.tile), repeat=len(counts)):
-            places = tuple(
-                slice(o, o + (n - 1) * self.stride + 1, self.stride)
-                for o, n in zip(offset, counts, strict=True)
-            )
-            out[places] += made[(..., *offset)]
+            out /= total.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
+        return out[tuple(slice(n) for n in image.shape[1:])]
 
     def _profile(self) -> Floats:
         return np.sin(np.pi * (np.arange(self.tile) + 0.5) / self.tile).astype(np.float32) ** 2
@@ -108,7 +101,7 @@ class Tiling:
     def _total(self, extent: int) -> Floats:
         """Return what the weights along an axis add up to."""
         total = np.zeros(extent, dtype=np.float32)
-        for start in range(0, extent - self.tile + 1, self.stride):
+        for start in self.starts(extent):
             total[start : start + self.tile] += self._profile()
         return np.where(total > 0, total, 1)
 
