@@ -34,6 +34,7 @@ class Kind:
 
 
 MODEL = Kind("diabolo-model", "model file", "save()", ModelFileError)
+DETECTOR = Kind("diabolo-detector", "detector file", "AnomalyDetector.save()", ModelFileError)
 CHECKPOINT = Kind("diabolo-checkpoint", "checkpoint", "fit(checkpoint=...)", CheckpointError)
 
 

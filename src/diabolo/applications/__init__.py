@@ -2,3 +2,25 @@
 
 Names load when they are first touched, as those of the package do.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diabolo.applications.anomaly import AnomalyDetector
+
+__all__ = ["AnomalyDetector"]
+
+_PLACES = {"AnomalyDetector": "anomaly"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"diabolo.applications.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'diabolo.applications' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

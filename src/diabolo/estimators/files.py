@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from itertools import pairwise
@@ -44,16 +46,6 @@ _AXES: dict[str, Any] = {
     "penalty": Penalty,
     "training": Training,
 }
-UNFIT = (  # what contents that do not fit together may raise
-    DiaboloError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-)
 _DENSITY = [f.name for f in fields(CodeDensity)]
 
 
@@ -65,19 +57,7 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ModelFileError
         For a class that ``load`` could not find again.
     """
-    name = type(estimator).__name__
-    if name not in BY_ESTIMATOR or _class(name) is not type(estimator):
-        raise ModelFileError(
-            "an estimator must be one of diabolo's own kinds to be stored, as a file names its class; "
-            f"got {name}. Add it to the table in diabolo/kinds.py, or fit Autoencoder with its parameters."
-        )
-    params = {name: getattr(estimator, name) for name in PARAMETERS}
-    if not isinstance(params["random_state"], (int, np.integer, type(None))):
-        params["random_state"] = None  # a generator object; the seed drawn from it is in the recipe
-    header = {
-        "estimator": name,
-        "params": {name: to_plain(value) for name, value in params.items()},
-        "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
+    header = describe(estimator) | {
         "recipe": estimator.recipe_.to_dict(),
         "history": estimator.history_.to_dict(),
         "scaling": estimator._scaler.kind,
@@ -100,6 +80,34 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
+def describe(estimator: Autoencoder) -> dict[str, Any]:
+    """Return what a header says of an estimator, fitted or not; ``unfitted`` reads it.
+
+    Raises
+    ------
+    ModelFileError
+        For a class that ``load`` could not find again.
+    """
+    name = type(estimator).__name__
+    if name not in BY_ESTIMATOR or _class(name) is not type(estimator):
+        raise ModelFileError(
+            "an estimator must be one of diabolo's own kinds to be stored, as a file names its class; "
+            f"got {name}. Add it to the table in diabolo/kinds.py, or fit Autoencoder with its parameters."
+        )
+    params = {name: getattr(estimator, name) for name in PARAMETERS}
+    params["random_state"] = seed_to_store(params["random_state"])
+    return {
+        "estimator": name,
+        "params": {name: to_plain(value) for name, value in params.items()},
+        "tuples": [name for name, value in params.items() if isinstance(value, tuple)],
+    }
+
+
+def seed_to_store(random_state: Any) -> int | None:
+    """Return a seed as a file holds it: a generator object as None."""
+    return random_state if isinstance(random_state, (int, np.integer)) else None  # type: ignore[return-value]
+
+
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoencoder:
     """Read an estimator that ``save`` wrote.
 
@@ -120,23 +128,46 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> Autoenco
         Where this machine has no such device.
     """
     header, tensors = read_model(path)
-    try:
+    with consistent(path):
         estimator = unpack(header, tensors)
         if device is not None:
             estimator.device = device
-        check_name("device", estimator.device, DEVICES)
-    except UNFIT as error:
-        raise ModelFileError(
-            f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
-            f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
-        ) from error
+            check_name("device", device, DEVICES)
     estimator.module_.to(estimator._device)
     return estimator
 
 
+@contextmanager
+def consistent(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever goes wrong while a file's contents are put together into a ModelFileError."""
+    try:
+        yield
+    except (
+        DiaboloError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise ModelFileError(
+            f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
+            f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
+        ) from error
+
+
 def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
-    """Return the estimator of which ``pack`` made this; raise anything of ``UNFIT`` where it does not fit."""
-    estimator = _unfitted(header)
+    """Return the fitted estimator that ``pack`` made these of, on the CPU.
+
+    Raises
+    ------
+    Exception
+        Of several kinds, where something does not fit: see ``consistent``.
+    """
+    estimator = unfitted(header)
+    check_name("device", estimator.device, DEVICES)
     recipe = Recipe.from_dict(header["recipe"])
     shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))
     n_features = prod(shape)
@@ -181,7 +212,7 @@ def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     return estimator
 
 
-def _unfitted(header: dict[str, Any]) -> Autoencoder:
+def unfitted(header: dict[str, Any]) -> Autoencoder:
     """Return the estimator that the header names, with its parameters."""
     name = header["estimator"]
     if name not in BY_ESTIMATOR:

@@ -1,0 +1,197 @@
+"""What a detector is made of: autoencoders, and how what each fails to restore becomes one score.
+
+A bottleneck that must restore everything learns the directions of largest variance and little else: on tables
+it detects as PCA does. A denoising autoencoder whose code is as wide as its input learns, for noise of
+standard deviation s, the way back to the data: its residual at x estimates s^2 times the gradient of the log
+density of the data smoothed by that noise (Alain, Bengio 2014). Small s tells near misses apart, large s
+outliers; a masking one tells how well each feature follows from the others. The score takes the geometric
+mean of the members' errors, each beside what is typical of normal rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, log2
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diabolo.errors import InvalidParameterError
+from diabolo.estimators import Autoencoder
+from diabolo.parts import GaussianNoise, MaskingNoise
+
+Array = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+WHITENINGS = ("feature", "joint")
+_NOISE = (0.2, 0.5, 1.0)  # standard deviations of the default's members, in those of the features
+_HIDDEN = 0.2  # share of features hidden from its masking member
+_STEPS, _SCREEN_STEPS = 5000, 300
+_MOST_EPOCHS = 400
+_ROUNDS = 3  # times that each feature is hidden, each time with others
+_FLOOR = 0.1  # of the typical error: a member that restores a row perfectly has no more say than this
+_RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
+_TINY = 1e-9
+_AT_ONCE = 4096
+
+
+def default_members(n_rows: int, n_features: int, seed: int) -> list[Autoencoder]:
+    """Return the denoising autoencoders of the default detector: three noise levels, and one that masks."""
+    noises = [*(GaussianNoise(std) for std in _NOISE), MaskingNoise(_HIDDEN)]
+    return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS) for k, noise in enumerate(noises)]
+
+
+def screen(n_rows: int, n_features: int, seed: int) -> Autoencoder:
+    """Return an autoencoder for a first look at rows that may hold anomalies: too short to learn these."""
+    return _denoiser(MaskingNoise(0.5), n_rows, n_features, seed, _SCREEN_STEPS)
+
+
+def _denoiser(noise: Any, n_rows: int, n_features: int, seed: int, steps: int) -> Autoencoder:
+    size = int(np.clip(2 ** int(log2(max(2, n_rows / 8))), 16, 128))
+    if n_rows > steps * size:
+        size = 1024
+    return Autoencoder(
+        hidden_dims=(int(np.clip(4 * n_features, 64, 256)),),
+        latent_dim=n_features,
+        activation="silu",
+        corruption=noise,
+        scaling="standard",
+        optimizer="adam",
+        learning_rate=0.002,
+        weight_decay=0.0,
+        batch_size=size,
+        epochs=int(np.clip(ceil(steps * size / n_rows), 1, _MOST_EPOCHS)),
+        validation_fraction=0.0,  # the best weights on rows with anomalies among them would know these best
+        random_state=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted autoencoder and what is typical of its errors on normal rows.
+
+    Parameters
+    ----------
+    estimator : Autoencoder
+        Fitted.
+    hides : bool
+        Whether a feature's error is that with which it follows from the others: features are hidden group by
+        group. Else the error is that of the row restored.
+    whitener : ndarray (n_features,) or (n_features, n_features)
+        Residuals are multiplied by it.
+    typical : float
+        The median error of normal rows.
+    """
+
+    estimator: Autoencoder
+    hides: bool
+    whitener: Doubles
+    typical: float
+
+    @classmethod
+    def of(cls, estimator: Autoencoder, rows: Array, whitening: str | None) -> Member:
+        """Judge the errors of a fitted autoencoder on normal rows (n, n_features)."""
+        n_features = rows.shape[1]
+        hides = isinstance(estimator.recipe_.corruption, MaskingNoise)
+        plain = cls(estimator, hides, np.ones(n_features), 1.0)
+        whitener = plain.whitener
+        if whitening == "joint" and not hides:
+            whitener = _zca(plain.residuals(rows))
+        elif whitening is not None:
+            variance = plain.terms(rows).mean(0)
+            whitener = 1.0 / np.sqrt(variance + _RIDGE * variance.mean() + _TINY)
+        errors = cls(estimator, hides, whitener, 1.0).terms(rows).sum(1)
+        return cls(estimator, hides, whitener, float(np.median(errors)) + _TINY)
+
+    def residuals(self, rows: Array) -> Doubles:
+        """Return x - restored x in the autoencoder's scaled units, (n, n_features)."""
+        restored = self.estimator.reconstruct(rows).reshape(rows.shape)
+        return (np.asarray(rows, dtype=np.float64) - restored) / self.estimator._scaler.scale
+
+    def terms(self, rows: Array) -> Doubles:
+        """Return each feature's part of the error, (n, n_features); their sum is the row's error."""
+        if not self.hides:
+            residuals = self.residuals(rows)
+            if self.whitener.ndim == 2:
+                return np.square(residuals @ self.whitener)
+            return np.square(residuals * self.whitener)
+        out = np.zeros(rows.shape)
+        blank = self.estimator._scaler.offset
+        for hidden in self._hidings(rows.shape[1]):
+            seen = np.array(rows, dtype=np.float64)
+            seen[:, hidden] = blank[hidden]
+            restored = self.estimator.reconstruct(seen).reshape(rows.shape)[:, hidden]
+            scale = self.estimator._scaler.scale[hidden] / self.whitener[hidden]
+            out[:, hidden] += np.square((rows[:, hidden] - restored) / scale)
+        return out / _ROUNDS
+
+    def _hidings(self, n_features: int) -> Iterator[NDArray[np.int64]]:
+        """Return sets of features that are hidden together: each feature is in one set per round."""
+        noise = self.estimator.recipe_.corruption
+        assert isinstance(noise, MaskingNoise)
+        chance = np.random.default_rng(self.estimator.recipe_.seed)
+        for _ in range(_ROUNDS):
+            yield from np.array_split(
+                chance.permutation(n_features), min(n_features, round(1 / noise.fraction))
+            )
+
+
+def _zca(residuals: Doubles) -> Doubles:
+    """Return the symmetric square root of the inverse covariance: its terms stay with the features."""
+    covariance = np.cov(residuals, rowvar=False).reshape(residuals.shape[1], residuals.shape[1])
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, 0.0) + _RIDGE * max(float(values.mean()), 0.0) + _TINY
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+
+
+def surprise(members: Sequence[Member], rows: Array) -> Doubles:
+    r"""Return how unlike the training rows each row is, (n,), > 0; 1 is typical of a normal row.
+
+    .. math:: S(x) = \prod_k \left(\frac{e_k(x) + 0.1\,m_k}{1.1\,m_k}\right)^{1/K}
+
+    with the members' errors :math:`e_k` and their medians :math:`m_k` on normal rows.
+    """
+    return _each(rows, lambda part: _surprise([(m.terms(part).sum(1), m.typical) for m in members]))
+
+
+def _surprise(errors: Sequence[tuple[Doubles, float]]) -> Doubles:
+    logs = [np.log((e + _FLOOR * typical) / ((1 + _FLOOR) * typical)) for e, typical in errors]
+    return np.asarray(np.exp(np.mean(logs, axis=0)))
+
+
+def shares(members: Sequence[Member], rows: Array) -> Doubles:
+    """Return each feature's part of a row's surprise, (n, n_features); they sum to it."""
+
+    def explained(part: Array) -> Doubles:
+        errors, mean = [], np.zeros(part.shape)
+        for member in members:
+            terms = member.terms(part)
+            error = terms.sum(1)
+            errors.append((error, member.typical))
+            none = error <= 0
+            terms[none], error = 1.0, np.where(none, part.shape[1], error)
+            mean += terms / error[:, None]
+        return mean / len(members) * _surprise(errors)[:, None]
+
+    return _each(rows, explained)
+
+
+def _each(rows: Array, function: Any) -> Doubles:
+    """Apply ``function`` to some thousand rows at a time: what lies between is as large as these."""
+    return np.concatenate([function(rows[k : k + _AT_ONCE]) for k in range(0, len(rows), _AT_ONCE)])
+
+
+def check_estimators(estimator: Any) -> list[Autoencoder]:
+    """Return one autoencoder or several as a list."""
+    several = list(estimator) if isinstance(estimator, (list, tuple)) else [estimator]
+    for one in several:
+        if not isinstance(one, Autoencoder):
+            raise InvalidParameterError(
+                f"estimator must be an autoencoder of diabolo, or a list of these; got {one!r}. "
+                "Leave it out for the default."
+            )
+    if not several:
+        raise InvalidParameterError("estimator must hold an autoencoder; got an empty list. Leave it out.")
+    return several

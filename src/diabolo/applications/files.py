@@ -1,0 +1,118 @@
+"""Between a fitted detector and the contents of its file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diabolo.applications.anomaly import AnomalyDetector
+from diabolo.applications.calibration import Calibration
+from diabolo.applications.ensemble import Member, check_estimators
+from diabolo.estimators.files import consistent, describe, pack, seed_to_store, unfitted, unpack
+from diabolo.persistence import DETECTOR, read_model, write_model
+
+_PARAMETERS = tuple(f.name for f in fields(AnomalyDetector))
+_MOST_MEMBERS = 10_000
+
+
+def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> Path:
+    """Write a fitted detector: its members, what is typical of them, the held-out scores, the threshold."""
+    params = {name: getattr(detector, name) for name in _PARAMETERS}
+    params["random_state"] = seed_to_store(params["random_state"])
+    several = isinstance(detector.estimator, (list, tuple))
+    if detector.estimator is not None:
+        params["estimator"] = [describe(one) for one in check_estimators(detector.estimator)]
+    tensors = {"calibration": torch.from_numpy(detector.calibration_.scores)}
+    members = []
+    for number, member in enumerate(detector.members):
+        header, weights = pack(member.estimator)
+        members.append({"autoencoder": header, "hides": member.hides, "typical": member.typical})
+        tensors |= {f"{number}.{key}": value for key, value in weights.items()}
+        tensors[f"{number}.whitener"] = torch.from_numpy(member.whitener)
+    names = getattr(detector, "feature_names_in_", None)
+    header = {
+        "params": params,
+        "several": several,
+        "members": members,
+        "folds": [len(fold) for fold in detector.members_],
+        "threshold": detector.threshold_,
+        "comparison": detector.comparison_,
+        "sample_shape": list(detector.sample_shape_),
+        "row_shape": list(detector._row_shape),
+        "feature_names": None if names is None else [str(name) for name in names],
+    }
+    return write_model(path, header, tensors, DETECTOR)
+
+
+def read_detector(path: str | os.PathLike[str]) -> AnomalyDetector:
+    """Read a detector that ``write_detector`` wrote; every member is checked like a model file.
+
+    Raises
+    ------
+    ModelFileError
+    """
+    header, tensors = read_model(path, DETECTOR)
+    with consistent(path):
+        return _unpack(header, tensors)
+
+
+def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetector:
+    params = dict(header["params"])
+    if params["estimator"] is not None:
+        given = [unfitted(one) for one in params["estimator"]]
+        params["estimator"] = given if header["several"] else given[0]
+    detector = AnomalyDetector(**params)
+    detector._check_settings()
+    if not 0 < len(header["members"]) <= _MOST_MEMBERS or sum(header["folds"]) != len(header["members"]):
+        raise ValueError(f"{len(header['members'])} members in folds of {header['folds']}")
+    parts: list[dict[str, Tensor]] = [{} for _ in header["members"]]
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        if name:
+            parts[int(number)][name] = value
+    members = [_member(about, part) for about, part in zip(header["members"], parts, strict=True)]
+    first = members[0].estimator
+    detector.sample_shape_, detector._row_shape = (
+        tuple(int(n) for n in header[key]) for key in ("sample_shape", "row_shape")
+    )
+    detector.n_features_in_ = first.n_features_in_
+    if {member.estimator.n_features_in_ for member in members} != {int(np.prod(detector.sample_shape_))}:
+        raise ValueError("members for samples of different sizes")
+    if header["feature_names"] is not None:
+        names = [str(name) for name in header["feature_names"]]
+        detector.feature_names_in_ = np.array(names, dtype=object)
+        if len(detector.feature_names_in_) != detector.n_features_in_:
+            raise ValueError(
+                f"{len(detector.feature_names_in_)} names for {detector.n_features_in_} features"
+            )
+    rest = iter(members)
+    detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
+    detector.calibration_ = Calibration(tensors["calibration"].numpy())
+    detector.comparison_ = {
+        str(name): {str(kind): float(area) for kind, area in areas.items()}
+        for name, areas in header["comparison"].items()
+    }
+    detector.set_threshold(value=header["threshold"])
+    return detector
+
+
+def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:
+    whitener = tensors.pop("whitener").numpy()
+    estimator = unpack(about["autoencoder"], tensors)
+    d, typical = estimator.n_features_in_, float(about["typical"])
+    if (
+        whitener.shape not in ((d,), (d, d))
+        or whitener.dtype != np.float64
+        or not np.isfinite(whitener).all()
+    ):
+        raise ValueError(f"a whitener of {whitener.shape} for {d} features")
+    if not typical > 0 or type(about["hides"]) is not bool:
+        raise ValueError("a member's typical error is no positive number")
+    estimator.module_.to(estimator._device)
+    return Member(estimator, about["hides"], whitener, typical)

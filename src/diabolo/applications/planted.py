@@ -1,0 +1,82 @@
+"""How well a detector tells normal rows from anomalies that were planted in them, beside PCA and KNN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+Array = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+_NEIGHBOURS = 5
+_TRAINING, _JUDGED = 4096, 1000  # rows that PCA and KNN are fitted on, and that are judged
+_SHIFT = (2.0, 4.0)  # standard deviations that a shifted value moves by
+_SHIFTED = 0.25  # share of a row's features that are shifted
+
+
+def plant(rows: Array, training: Array, chance: np.random.Generator) -> dict[str, Doubles]:
+    """Return anomalies made of normal rows (n, n_features).
+
+    "shuffled": half of a row's features are those of another row, so that each value is normal and their
+    combination is not (left out for a single feature). "shifted": a quarter of the features, at least one,
+    lie 2 to 4 standard deviations further up or down.
+    """
+    n, d = rows.shape
+    rows = np.asarray(rows, dtype=np.float64)
+    out = {}
+    if d > 1 and n > 1:
+        other = rows[(np.arange(n) + chance.integers(1, n, size=n)) % n]
+        order = chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
+        out["shuffled"] = np.where(order < d // 2, other, rows)
+    order = chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
+    shift = chance.uniform(*_SHIFT, size=rows.shape) * chance.choice([-1.0, 1.0], size=rows.shape)
+    spread = training.std(0, dtype=np.float64)
+    out["shifted"] = rows + np.where(order < max(1, round(_SHIFTED * d)), shift * spread, 0.0)
+    return out
+
+
+def compare(
+    surprise: Callable[[Array], Doubles], training: Array, normal: Array, chance: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Return the area under the ROC curve by detector and kind of anomaly.
+
+    Parameters
+    ----------
+    surprise : callable(rows) -> ndarray (n,)
+        The detector's score, higher = more anomalous.
+    training : ndarray (n_training, n_features)
+        What PCA (Mahalanobis distance in its components) and KNN (distance to the fifth neighbour) learn.
+    normal : ndarray (n, n_features)
+        Rows that no detector has seen.
+    chance : numpy Generator
+        Draws the anomalies.
+    """
+    training, normal = training[:_TRAINING], normal[:_JUDGED]
+    scaler = StandardScaler().fit(training)
+    known = scaler.transform(training)
+    pca = PCA(whiten=True).fit(known)
+    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
+    kept = pca.explained_variance_ > 1e-9
+
+    detectors: dict[str, Callable[[Array], Doubles]] = {
+        "diabolo": surprise,
+        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
+        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
+    }
+    anomalies = plant(normal, training, chance)
+    labels = np.repeat([0, 1], len(normal))
+    out: dict[str, dict[str, float]] = {}
+    for name, score in detectors.items():
+        usual = score(normal)
+        out[name] = {
+            kind: float(roc_auc_score(labels, np.concatenate([usual, score(planted)])))
+            for kind, planted in anomalies.items()
+        }
+    return out
