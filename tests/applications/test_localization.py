@@ -10,7 +10,8 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import diabolo
-from diabolo.applications.localization import AnomalyMap
+from diabolo.applications import AnomalyMap
+from diabolo.applications.pictures import check_pictures
 from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError, ModelFileError
 
 QUICK = diabolo.Autoencoder(
@@ -232,6 +233,22 @@ def test_settings_that_cannot_be_used(settings, message):
         AnomalyMap(**settings).fit(textures(3, 0))
 
 
+@pytest.mark.parametrize(
+    ("shapes", "settings", "expected"),
+    [
+        ([(300, 400), (290, 120)], {}, (2, 4, 8)),
+        ([(28, 28)], {}, (1, 2)),
+        ([(40, 12)], {}, (1,)),
+        ([(64, 64)], {}, (1, 2, 4)),
+        ([(64, 64)], {"tile": 32}, (1, 2)),
+        ([(64, 64)], {"scales": [8, 1]}, (8, 1)),
+    ],
+)
+def test_scales_follow_from_the_smallest_image(shapes, settings, expected):
+    pictures = check_pictures([np.zeros(shape) for shape in shapes], 2)
+    assert AnomalyMap(**settings)._sizes(pictures)[1] == expected
+
+
 def test_groups_are_held_out_whole():
     images = textures(12, 0, (20, 20))
     one = AnomalyMap(**FEW, calibration_fraction=0.34)
@@ -284,8 +301,8 @@ def test_foreign_and_damaged_files_are_refused(fitted, tmp_path):
     path = fitted.save(tmp_path / "map.safetensors")
     with pytest.raises(ModelFileError, match="diabolo model file"):
         diabolo.load(path)
-    other = fitted.estimators_[0].save(tmp_path / "other.safetensors")
-    with pytest.raises(ModelFileError, match="diabolo anomaly map"):
+    other = fitted.scales_[0].estimator.save(tmp_path / "other.safetensors")
+    with pytest.raises(ModelFileError, match="diabolo map file"):
         AnomalyMap.load(other)
     with pytest.raises(ModelFileError, match="must exist"):
         AnomalyMap.load(tmp_path / "none")
@@ -300,12 +317,12 @@ def test_foreign_and_damaged_files_are_refused(fitted, tmp_path):
     ("old", "new"),
     [
         ('"n_channels": 0', '"n_channels": 2'),
-        ('"scales": [1, 2]', '"scales": [1]'),
-        ('"scales": [1, 2]', '"scales": [1, -2]'),
+        ('"factor": 2', '"factor": 0'),
         ('"tile": 16', '"tile": 17'),
         ('"overlap": 0.75', '"overlap": "a"'),
         ('"reference": "image"', '"reference": 7'),
-        ('"typical": [{', '"typical": [{"x": 1, '),
+        ('"typical": {', '"typical": {"x": 1, '),
+        ('"thresholds": [', '"thresholds": [NaN, '),
     ],
 )
 def test_headers_that_do_not_fit_are_refused(fitted, tmp_path, old, new):
@@ -318,7 +335,7 @@ def test_headers_that_do_not_fit_are_refused(fitted, tmp_path, old, new):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     assert old in text
     save_file(tensors, path, {"diabolo": text.replace(old, new)})
-    with pytest.raises(ModelFileError, match="must hold a consistent map"):
+    with pytest.raises(ModelFileError, match="must hold a consistent model"):
         AnomalyMap.load(path)
 
 

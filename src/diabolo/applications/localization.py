@@ -11,19 +11,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.pictures import Pictures, check_pictures
+from diabolo.applications.regions import Region, regions_of
+from diabolo.applications.scale import Scale, Typical
 from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
 from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parts import check_range
-from diabolo.persistence import write_model
 
 Doubles = NDArray[np.float64]
 Progress = Callable[[float, str], None]
@@ -31,46 +31,9 @@ Progress = Callable[[float, str], None]
 REFERENCES = ("image", "training")
 _TILES = 40_000  # that a scale learns from
 _TYPICAL = 64  # training images that say what errors are typical
-_TYPICAL_TILES = 4096  # that say where in a tile errors are large
-_LEAST_SHARE = 1e-3  # of the mean error: where less is typical, a pixel that never varies would count for all
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
 _HIGHEST = 100  # one in so many pixels makes the image's score
-_COARSEST = 4  # scales at most by default: 1, 2, 4, 8
-
-
-@dataclass(frozen=True)
-class Typical:
-    """The logarithms of errors at one scale on good images.
-
-    ``level`` and ``level_spread`` are mean and standard deviation of the images' medians, ``spread`` that of
-    the pixels around their image's median.
-    """
-
-    level: float
-    level_spread: float
-    spread: float
-
-
-@dataclass(frozen=True)
-class Region:
-    """A connected area of a mask.
-
-    Attributes
-    ----------
-    box : tuple of slice
-        The smallest box around it: ``image[..., *box]`` is the part of the image.
-    area : int
-        Number of its pixels.
-    peak : float
-        The largest value of the heat map in it.
-    position : tuple of int
-        Where that is.
-    """
-
-    box: tuple[slice, ...]
-    area: int
-    peak: float
-    position: tuple[int, ...]
+_MOST_SCALES, _SCALES = 4, 3  # of 1, 2, 4, 8 the coarsest three that fit
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -78,16 +41,16 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     r"""Finds the areas of images that its autoencoders, trained on good images, fail to restore.
 
     Images, at several scales, are cut into overlapping tiles, which one autoencoder per scale restores. The
-    logarithm of the squared error, in units of what is usual at its place in a tile and channel, and smoothed, is put beside what is typical
-    of good images:
+    logarithm of the squared error, in units of what is usual at its place in a tile, smoothed, is put beside
+    what is typical of good images:
 
     .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - m_k}{s_k}
 
     where :math:`m_k` is the median of :math:`\log e_k` over the image itself (``reference="image"``: what is
     unlike its own surroundings, whatever the lighting) or its mean over good images
     (``reference="training"``: also an image that is unlike the good ones as a whole), and :math:`s_k` the
-    standard deviation of the numerator on good images. An image's score is the mean of the highest hundredth of
-    its map: a single pixel would be a matter of chance, the more the larger the image is.
+    standard deviation of the numerator on good images. An image's score is the mean of the highest hundredth
+    of its map: a single pixel would be a matter of chance, the more the larger the image is.
     Both thresholds come from whole images that the weights have not seen.
 
     Images are (height, width) or (channels, height, width), all with the same number of channels; volumes
@@ -103,8 +66,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     overlap : float in [0, 1), default=0.75
         Share of a tile that the next one covers too.
     scales : sequence of int >= 1, optional
-        Factors by which images are reduced. None: 1, 2, 4, 8, as long as the smallest image is
-        larger than a tile.
+        Factors by which images are reduced. None: of 1, 2, 4 and 8 those up to the first at which a tile is as
+        large as half of the smallest image, the coarsest three of them.
     smoothing : float >= 0, default=2
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale.
     reference : {"image", "training"}, default="image"
@@ -121,12 +84,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    estimators_ : list of Autoencoder
-        One per scale.
-    weights_ : list of ndarray (channels, *tile)
-        Per scale, one over the mean squared error at each place of a tile: large at its rim, of which less is
-        known.
-    scales_ : tuple of int
+    scales_ : list of Scale
+        Per scale its factor, the autoencoder and the errors that are usual.
     tile_ : int
     n_channels_ : int
         0 for images without an axis of channels.
@@ -184,28 +143,26 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         pictures = check_pictures(images, self.n_dims)
         chance = np.random.RandomState(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
         held_out = self._held_out(len(pictures), groups, chance)
-        for name in ("estimators_", "calibration_"):
+        for name in ("scales_", "calibration_"):
             self.__dict__.pop(name, None)
         self.n_channels_ = pictures.n_channels
-        self.tile_, self.scales_ = self._sizes(pictures)
+        self.tile_, factors = self._sizes(pictures)
         tell = progress or (lambda share, what: None)
         training = [i for i in range(len(pictures)) if i not in held_out]
+        scales: list[Scale] = []
+        for k, factor in enumerate(factors):
+            tell(k / (len(factors) + 1), f"training at scale 1/{factor}")
+            scales.append(self._trained(pictures, training, factor, chance))
+        tell(len(factors) / (len(factors) + 1), "looking at images held out")
+        self.scales_ = scales
         some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
-        pieces = sorted(held_out)
-        estimators, weights, work = [], [], len(self.scales_) + 1
-        for k, scale in enumerate(self.scales_):
-            tell(k / work, f"training at scale 1/{scale}")
-            estimator, weight = self._trained(pictures, training, scale, chance)
-            estimators.append(estimator)
-            weights.append(weight)
-        tell((work - 1) / work, "looking at images held out")
-        self.estimators_, self.weights_ = estimators, weights
-        self.typical_ = self._typical([self._errors(pictures[i]) for i in some])
+        errors = zip(*(self._errors(pictures[i]) for i in some), strict=True)
+        self.typical_ = [Typical.of(maps) for maps in errors]
         scores, pixels = [], []
-        for i in pieces:
+        for i in sorted(held_out):
             heat = self._heat(pictures[i])
             scores.append(self._image_score(heat))
-            most = max(1, _PIXELS // len(pieces))
+            most = max(1, _PIXELS // len(held_out))
             values = heat.reshape(-1)
             pixels.append(values if values.size <= most else values[chance.randint(values.size, size=most)])
         self.calibration_ = Calibration(np.array(scores))
@@ -243,9 +200,9 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
                 )
             return tile, tuple(int(s) for s in scales)
         n = 1
-        while n < _COARSEST and pictures.smallest > tile * 2 ** (n - 1):
+        while n < _MOST_SCALES and pictures.smallest > tile * 2 ** (n - 1):
             n += 1
-        return tile, tuple(2**k for k in range(n))
+        return tile, tuple(2**k for k in range(n))[-_SCALES:]
 
     @property
     def _tiling(self) -> Tiling:
@@ -268,61 +225,25 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         return set(np.flatnonzero(np.isin(labels, chance.permutation(each)[:k])).tolist())
 
     def _trained(
-        self, pictures: Pictures, training: list[int], scale: int, chance: np.random.RandomState
-    ) -> tuple[Autoencoder, Floats]:
+        self, pictures: Pictures, training: list[int], factor: int, chance: np.random.RandomState
+    ) -> Scale:
         n = -(-_TILES // len(training))
-        tiles = np.concatenate(
-            [self._tiling.sample(reduced(pictures[i], scale), n, chance) for i in training]
-        )
+        small = (reduced(pictures[i], factor) for i in training)
+        tiles = np.concatenate([self._tiling.sample(image, n, chance) for image in small])
         estimator = _default(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
         estimator.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
-        estimator.fit(self._as_samples(tiles))
-        some = self._as_samples(tiles[:: -(-len(tiles) // _TYPICAL_TILES)])
-        error = np.square(estimator.reconstruct(some) - some, dtype=np.float64).mean(0)
-        weight = 1.0 / np.maximum(error, _LEAST_SHARE * error.mean() or 1.0)
-        return estimator, weight.astype(np.float32).reshape(tiles.shape[1:])
-
-    def _as_samples(self, tiles: Floats) -> Floats:
-        return tiles if self.n_channels_ else tiles[:, 0]
+        return Scale.trained(factor, estimator, tiles, flat=not self.n_channels_)
 
     # ------------------------------------------------------------------ maps
     def _errors(self, image: Floats) -> list[Floats]:
-        """Return the logarithm of the smoothed squared error at every scale, each at its own size."""
-        out = []
-        for scale, estimator, weight in zip(self.scales_, self.estimators_, self.weights_, strict=True):
-
-            def squares(tiles: Floats, estimator: Autoencoder = estimator, weight: Floats = weight) -> Floats:
-                samples = self._as_samples(tiles)
-                error = np.square(estimator.reconstruct(samples) - samples).reshape(tiles.shape)
-                return np.asarray((error * weight).mean(1))
-
-            small = reduced(image, scale)
-            error = self._tiling.mapped(small, squares)
-            error = (
-                ndimage.gaussian_filter(error, self.smoothing, mode="reflect") if self.smoothing else error
-            )
-            out.append(np.log(np.maximum(error, np.finfo(np.float32).tiny)))
-        return out
-
-    def _typical(self, maps: list[list[Floats]]) -> list[Typical]:
-        out = []
-        for scale in zip(*maps, strict=True):
-            levels = np.array([np.median(one) for one in scale])
-            inside = np.array([np.square(one - m).mean() for one, m in zip(scale, levels, strict=True)])
-            out.append(Typical(float(levels.mean()), float(levels.std()), float(np.sqrt(inside.mean()))))
-        return out
+        return [scale.errors(image, self._tiling, self.smoothing) for scale in self.scales_]
 
     def _heat(self, image: Floats) -> Floats:
-        return self._heat_of(self._errors(image), image.shape[1:])
-
-    def _heat_of(self, errors: list[Floats], shape: tuple[int, ...]) -> Floats:
-        total = np.zeros(shape, dtype=np.float32)
-        for scale, error, typical in zip(self.scales_, errors, self.typical_, strict=True):
-            if self.reference == "image":
-                level, spread = float(np.median(error)), typical.spread
-            else:
-                level, spread = typical.level, float(np.hypot(typical.spread, typical.level_spread))
-            total += enlarged((error - level) / (spread or 1.0), scale, total.shape)
+        total = np.zeros(image.shape[1:], dtype=np.float32)
+        for scale, typical in zip(self.scales_, self.typical_, strict=True):
+            errors = scale.errors(image, self._tiling, self.smoothing)
+            heat = typical.compared(errors, within=self.reference == "image")
+            total += enlarged(heat, scale.factor, total.shape)
         return total / np.float32(np.sqrt(len(self.scales_)))
 
     def heatmap(self, images: Any) -> Any:
@@ -355,11 +276,9 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ verdicts
     def score_samples(self, images: Any) -> Doubles:
-        """Return how normal each image is, (n,), higher = more normal: less the mean of the highest hundredth of its map.
+        """Return how normal each image is, (n,), higher = more normal.
 
-        Raises
-        ------
-        InvalidDataError
+        The negative mean of the highest hundredth of its heat map.
         """
         return -np.array([self._image_score(heat) for heat in self.heatmaps(images)])
 
@@ -390,7 +309,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     def regions(self, images: Any, threshold: float | None = None) -> list[list[Region]]:
         """Return the connected areas of each image's mask, the one with the highest peak first."""
         level = self._level(threshold)
-        return [_regions(heat, level) for heat in self.heatmaps(images)]
+        return [regions_of(heat, level) for heat in self.heatmaps(images)]
 
     def _level(self, threshold: float | None) -> float:
         check_is_fitted(self, "calibration_")
@@ -443,8 +362,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         n = len(self.calibration_.scores)
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
-            f"promised for images by {n} held out; got {rate:g}. Images beyond the most anomalous of these are "
-            "flagged; give more images, or a higher rate.",
+            f"promised for images by {n} held out; got {rate:g}. Images beyond the most anomalous of these "
+            "are flagged; give more images, or a higher rate.",
             CalibrationWarning,
             stacklevel=3,
         )
@@ -459,10 +378,10 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         ModelFileError
             Where the place cannot be written.
         """
-        from diabolo.applications.localization_files import MAP, pack
+        from diabolo.applications.localization_files import write_map
 
         check_is_fitted(self, "calibration_")
-        return write_model(path, *pack(self), MAP)
+        return write_map(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AnomalyMap:
@@ -473,20 +392,9 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         ModelFileError
             For a file that is missing, damaged, foreign, hostile or of a later version.
         """
-        from diabolo.applications.localization_files import unpacked
+        from diabolo.applications.localization_files import read_map
 
-        return unpacked(path)
-
-
-def _regions(heat: Floats, level: float) -> list[Region]:
-    labels, _ = ndimage.label(heat > level)
-    out = []
-    for k, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = np.where(labels[box] == k, heat[box], -np.inf)
-        place = np.unravel_index(int(inside.argmax()), inside.shape)
-        position = tuple(int(p) + s.start for p, s in zip(place, box, strict=True))
-        out.append(Region(box, int((labels[box] == k).sum()), float(inside.max()), position))
-    return sorted(out, key=lambda region: -region.peak)
+        return read_map(path)
 
 
 def _default(n_tiles: int, size: int) -> Autoencoder:

@@ -65,7 +65,7 @@ def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> P
         channels = _channels(image, i, n_dims)
         if channels != first:
             raise InvalidDataError(
-                f"images must have {_said(first)}{' as in fit' if n_channels is not None else ' as image 0'}; "
+                f"images must have {_said(first)} as {'image 0' if n_channels is None else 'in fit'}; "
                 f"got image {i} with {_said(channels)}, shape {image.shape}. Convert it."
             )
         _check_values(image, i)

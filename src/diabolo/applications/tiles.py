@@ -1,9 +1,9 @@
 """Large images in small overlapping tiles, and maps of tiles as one map without seams; any number of axes.
 
-Images are (channels, *extents). Tiles begin at whole multiples of the stride, and the last one ends where the
-image does: nothing beyond the borders is made up, where kinks would be taken for defects. Only an image smaller
-than a tile is continued by reflection. What is computed of a pixel depends on its surroundings alone, so that
-a part of an image that begins at such a multiple has the map of the whole, borders apart.
+Images are (channels, *extents). Tiles begin at whole multiples of the stride, and the last one ends where
+the image does: nothing beyond the borders is made up, where kinks would be taken for defects. Only an image
+smaller than a tile is continued by reflection. What is computed of a pixel depends on its surroundings alone,
+so that a part of an image that begins at such a multiple has the map of the whole, borders apart.
 """
 
 from __future__ import annotations
