@@ -156,6 +156,15 @@ def test_images_of_several_sizes(fitted):
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(maps, alone, strict=True))
 
 
+def test_a_part_has_the_map_of_the_whole(fitted):
+    one = clone(fitted).set_params(reference="training")
+    vars(one).update({name: value for name, value in vars(fitted).items() if name.endswith("_")})
+    image = textures(1, 8, (180, 200))[0]
+    whole, part = one.heatmap([image])[0], one.heatmap([image[24:, 32:]])[0]
+    assert np.allclose(whole[24 + 56 :, 32 + 56 :], part[56:, 56:], atol=1e-4)
+    assert not np.allclose(whole[24:, 32:], part, atol=1e-2)
+
+
 def test_channels():
     colour = textures(8, 0, (32, 32), channels=3)
     one = AnomalyMap(**FEW).fit(np.array(colour))

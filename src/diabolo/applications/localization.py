@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.regions import Region, regions_of
-from diabolo.applications.scale import Scale, Typical
+from diabolo.applications.scale import Scale, Typical, default_estimator
 from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
 from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
@@ -66,7 +66,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     overlap : float in [0, 1), default=0.75
         Share of a tile that the next one covers too.
     scales : sequence of int >= 1, optional
-        Factors by which images are reduced. None: of 1, 2, 4 and 8 those up to the first at which a tile is as
+        Factors by which images are reduced. None: of 1, 2, 4, 8 those up to the first at which a tile is as
         large as half of the smallest image, the coarsest three of them.
     smoothing : float >= 0, default=2
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale.
@@ -156,8 +156,10 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         tell(len(factors) / (len(factors) + 1), "looking at images held out")
         self.scales_ = scales
         some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
-        errors = zip(*(self._errors(pictures[i]) for i in some), strict=True)
-        self.typical_ = [Typical.of(maps) for maps in errors]
+        self.typical_ = [
+            Typical.of(scale.errors(pictures[i], self._tiling, self.smoothing) for i in some)
+            for scale in scales
+        ]
         scores, pixels = [], []
         for i in sorted(held_out):
             heat = self._heat(pictures[i])
@@ -230,14 +232,13 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         n = -(-_TILES // len(training))
         small = (reduced(pictures[i], factor) for i in training)
         tiles = np.concatenate([self._tiling.sample(image, n, chance) for image in small])
-        estimator = _default(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
+        estimator = (
+            default_estimator(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
+        )
         estimator.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
         return Scale.trained(factor, estimator, tiles, flat=not self.n_channels_)
 
     # ------------------------------------------------------------------ maps
-    def _errors(self, image: Floats) -> list[Floats]:
-        return [scale.errors(image, self._tiling, self.smoothing) for scale in self.scales_]
-
     def _heat(self, image: Floats) -> Floats:
         total = np.zeros(image.shape[1:], dtype=np.float32)
         for scale, typical in zip(self.scales_, self.typical_, strict=True):
@@ -395,21 +396,3 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         from diabolo.applications.localization_files import read_map
 
         return read_map(path)
-
-
-def _default(n_tiles: int, size: int) -> Autoencoder:
-    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values."""
-    return Autoencoder(
-        latent_dim=max(1, min(64, size // 4)),
-        hidden_dims=[min(256, 2 * size)],
-        activation="silu",
-        output_activation="linear",
-        corruption="gaussian:0.5",
-        scaling="center",
-        optimizer="adam",
-        learning_rate=0.001,
-        weight_decay=0.0,
-        batch_size=256,
-        epochs=max(1, round(4000 * 256 / n_tiles)),
-        validation_fraction=0.05,
-    )

@@ -28,7 +28,8 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
     params["scales"] = None if fitted.scales is None else [int(factor) for factor in fitted.scales]
     if fitted.estimator is not None:
         params["estimator"] = describe(fitted.estimator)
-    scales, tensors = [], {}
+    scales: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
     for k, (scale, typical) in enumerate(zip(fitted.scales_, fitted.typical_, strict=True)):
         header, weights = pack(scale.estimator)
         scales.append({"factor": scale.factor, "autoencoder": header, "typical": asdict(typical)})

@@ -36,7 +36,8 @@ class Pictures:
     @property
     def smallest(self) -> int:
         """The smallest extent of any image along any axis."""
-        return min(min(image.shape[1 if self.n_channels else 0 :]) for image in self.images)
+        first = 1 if self.n_channels else 0
+        return min(int(n) for image in self.images for n in image.shape[first:])
 
 
 def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> Pictures:

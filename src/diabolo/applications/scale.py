@@ -1,8 +1,8 @@
-"""One of the scales at which an ``AnomalyMap`` looks: an autoencoder of tiles and the errors it usually makes."""
+"""One of the scales of an ``AnomalyMap``: an autoencoder of tiles and the errors it usually makes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,11 +30,13 @@ class Typical:
     spread: float
 
     @classmethod
-    def of(cls, errors: Sequence[Floats]) -> Self:
-        """Return what is typical of these maps."""
-        levels = np.array([np.median(error) for error in errors], dtype=np.float64)
-        inside = [np.square(error - level).mean() for error, level in zip(errors, levels, strict=True)]
-        return cls(float(levels.mean()), float(levels.std()), float(np.sqrt(np.mean(inside))))
+    def of(cls, maps: Iterable[Floats]) -> Self:
+        """Return what is typical of these maps, of which one at a time is looked at."""
+        levels, inside = [], []
+        for errors in maps:
+            levels.append(float(np.median(errors)))
+            inside.append(float(np.square(errors - np.float32(levels[-1])).mean(dtype=np.float64)))
+        return cls(float(np.mean(levels)), float(np.std(levels)), float(np.sqrt(np.mean(inside))))
 
     def compared(self, errors: Floats, *, within: bool) -> Floats:
         """Return errors in standard deviations: from the image's own median, or from good images' mean."""
@@ -67,7 +69,7 @@ class Scale:
         return cls(factor, estimator, weight.astype(np.float32).reshape(tiles.shape[1:]), flat)
 
     def errors(self, image: Floats, tiling: Tiling, smoothing: float) -> Floats:
-        """Return the logarithm of the smoothed error of an image (channels, *extents), at its reduced size."""
+        """Return the logarithm of an image's smoothed error (channels, *extents), at its reduced size."""
 
         def squares(tiles: Floats) -> Floats:
             samples = tiles[:, 0] if self.flat else tiles
@@ -78,3 +80,21 @@ class Scale:
         if smoothing:
             error = ndimage.gaussian_filter(error, smoothing, mode="reflect")
         return np.log(np.maximum(error, _TINY))
+
+
+def default_estimator(n_tiles: int, size: int) -> Autoencoder:
+    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values."""
+    return Autoencoder(
+        latent_dim=max(1, min(64, size // 4)),
+        hidden_dims=[min(256, 2 * size)],
+        activation="silu",
+        output_activation="linear",
+        corruption="gaussian:0.5",
+        scaling="center",
+        optimizer="adam",
+        learning_rate=0.001,
+        weight_decay=0.0,
+        batch_size=256,
+        epochs=max(1, round(4000 * 256 / n_tiles)),
+        validation_fraction=0.05,
+    )

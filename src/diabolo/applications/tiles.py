@@ -61,7 +61,8 @@ class Tiling:
         total = prod(counts)
         # by sorting n numbers and not total of them: a volume has a hundred million tiles
         chosen = np.unique(chance.randint(total, size=n, dtype=np.int64)) if total > n else np.arange(total)
-        return np.moveaxis(windows[(slice(None), *np.unravel_index(chosen, counts))], 0, 1)
+        where: tuple[Any, ...] = (slice(None), *np.unravel_index(chosen, counts))
+        return np.moveaxis(windows[where], 0, 1)
 
     def mapped(self, image: Floats, function: Callable[[Floats], Floats]) -> Floats:
         """Return what ``function`` makes of the tiles, blended to one map: (*extents).
@@ -74,18 +75,20 @@ class Tiling:
         windows = self._windows(padded)
         out = np.zeros(padded.shape[1:], dtype=np.float32)
         window = self._window(out.ndim)
-        starts = [self.starts(n) for n in out.shape]
+        starts = [self.starts(n) for n in padded.shape[1:]]
         step = max(1, _AT_ONCE // prod(len(s) for s in starts[1:]))
         for first in range(0, len(starts[0]), step):
             part = [starts[0][first : first + step], *starts[1:]]
-            tiles = np.moveaxis(windows[(slice(None), *np.ix_(*part))], 0, len(part))
+            where: tuple[Any, ...] = (slice(None), *np.ix_(*part))
+            tiles = np.moveaxis(windows[where], 0, len(part))
             made = function(tiles.reshape(-1, *tiles.shape[len(part) :]))
             made = made.reshape(*tiles.shape[: len(part)], *window.shape) * window
             for offset in product(range(self.tile), repeat=len(part)):  # fewer positions than tiles
                 places = np.ix_(*(s + o for s, o in zip(part, offset, strict=True)))
-                out[places] += made[(..., *offset)]
-        for axis, extent in enumerate(out.shape):
-            total = self._total(extent)
+                here: tuple[Any, ...] = (..., *offset)
+                out[places] += made[here]
+        for axis in range(out.ndim):
+            total = self._total(out.shape[axis])
             out /= total.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
         return out[tuple(slice(n) for n in image.shape[1:])]
 
