@@ -129,6 +129,14 @@ class PcaMap(AnomalyMap):
         return Scale.trained(factor, PcaTiles(), np.concatenate(tiles), flat=True)  # type: ignore[arg-type]
 
 
+class PlainMap(AnomalyMap):
+    """The same map, with errors that are not put beside the contrast."""
+
+    def _errors(self, scale: Scale, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        errors, contrast = super()._errors(scale, image)
+        return errors, np.ones_like(contrast)
+
+
 class Deviation:
     """No training: how far the smoothed brightness is from the image's median."""
 
@@ -168,7 +176,8 @@ MAIN: dict[str, Callable[[int], Any]] = {
 }
 ABLATIONS: dict[str, Callable[[int], Any]] = {
     "default": lambda seed: AnomalyMap(random_state=seed),
-    "reference=training": lambda seed: AnomalyMap(random_state=seed, reference="training"),
+    "reference=image": lambda seed: AnomalyMap(random_state=seed, reference="image"),
+    "error whatever the contrast": lambda seed: PlainMap(random_state=seed),
     "scale 8 alone": lambda seed: AnomalyMap(random_state=seed, scales=(8,)),
     "scale 4 alone": lambda seed: AnomalyMap(random_state=seed, scales=(4,)),
     "scale 2 alone": lambda seed: AnomalyMap(random_state=seed, scales=(2,)),

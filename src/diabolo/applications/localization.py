@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.regions import Region, regions_of
-from diabolo.applications.scale import Scale, Typical, default_estimator
+from diabolo.applications.scale import Scale, Typical, default_estimator, some_pixels
 from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
 from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
@@ -28,7 +28,7 @@ from diabolo.parts import check_range
 Doubles = NDArray[np.float64]
 Progress = Callable[[float, str], None]
 
-REFERENCES = ("image", "training")
+REFERENCES = ("training", "image")
 _TILES = 40_000  # that a scale learns from
 _TYPICAL = 64  # training images that say what errors are typical
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
@@ -44,13 +44,14 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     logarithm of the squared error, in units of what is usual at its place in a tile, smoothed, is put beside
     what is typical of good images:
 
-    .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - m_k}{s_k}
+    .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - f_k(c_k(p)) - m_k}{s_k}
 
-    where :math:`m_k` is the median of :math:`\log e_k` over the image itself (``reference="image"``: what is
-    unlike its own surroundings, whatever the lighting) or its mean over good images
-    (``reference="training"``: also an image that is unlike the good ones as a whole), and :math:`s_k` the
-    standard deviation of the numerator on good images. An image's score is the mean of the highest hundredth
-    of its map: a single pixel would be a matter of chance, the more the larger the image is.
+    where :math:`f_k` is a parabola fitted to good images that tells the error usual for the contrast
+    :math:`c_k` around a pixel, :math:`m_k` the mean of what remains (``reference="training"``) or its
+    median over the image itself (``reference="image"``: only what is unlike its surroundings, whatever the
+    lighting), and :math:`s_k` the standard deviation of the numerator on good images. An image's score is
+    the mean of the highest hundredth of its map: a single pixel would be a matter of chance, the more the
+    larger the image is.
     Both thresholds come from whole images that the weights have not seen.
 
     Images are (height, width) or (channels, height, width), all with the same number of channels; volumes
@@ -59,8 +60,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     estimator : Autoencoder, optional
-        Unfitted; a copy of it is trained on the tiles of every scale, (n, channels, tile, tile). None: a
-        denoising autoencoder of dense layers.
+        Unfitted; a copy is trained on the tiles of every scale, (n, [channels,] tile, tile). None: a
+        denoising one of dense layers.
     tile : int >= 4, optional
         Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8.
     overlap : float in [0, 1), default=0.75
@@ -70,7 +71,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         large as half of the smallest image, the coarsest three of them.
     smoothing : float >= 0, default=2
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale.
-    reference : {"image", "training"}, default="image"
+    reference : {"training", "image"}, default="training"
         What the errors of an image are compared with.
     n_dims : {2, 3}, default=2
         3 for volumes.
@@ -106,7 +107,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     overlap: float = 0.75
     scales: Sequence[int] | None = None
     smoothing: float = 2.0
-    reference: str = "image"
+    reference: str = "training"
     n_dims: int = 2
     false_alarm_rate: float = 0.01
     calibration_fraction: float = 0.2
@@ -157,16 +158,15 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         self.scales_ = scales
         some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
         self.typical_ = [
-            Typical.of(scale.errors(pictures[i], self._tiling, self.smoothing) for i in some)
+            Typical.of(some_pixels(chance, *self._errors(scale, pictures[i])) for i in some)
             for scale in scales
         ]
-        scores, pixels = [], []
+        scores: list[float] = []
+        pixels: list[Floats] = []
         for i in sorted(held_out):
             heat = self._heat(pictures[i])
             scores.append(self._image_score(heat))
-            most = max(1, _PIXELS // len(held_out))
-            values = heat.reshape(-1)
-            pixels.append(values if values.size <= most else values[chance.randint(values.size, size=most)])
+            pixels.extend(some_pixels(chance, heat, most=max(1, _PIXELS // len(held_out))))
         self.calibration_ = Calibration(np.array(scores))
         self.pixel_calibration_ = Calibration(np.concatenate(pixels))
         self.set_threshold(false_alarm_rate=self.false_alarm_rate)
@@ -239,11 +239,13 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         return Scale.trained(factor, estimator, tiles, flat=not self.n_channels_)
 
     # ------------------------------------------------------------------ maps
+    def _errors(self, scale: Scale, image: Floats) -> tuple[Floats, Floats]:
+        return scale.errors(image, self._tiling, self.smoothing)
+
     def _heat(self, image: Floats) -> Floats:
         total = np.zeros(image.shape[1:], dtype=np.float32)
         for scale, typical in zip(self.scales_, self.typical_, strict=True):
-            errors = scale.errors(image, self._tiling, self.smoothing)
-            heat = typical.compared(errors, within=self.reference == "image")
+            heat = typical.compared(*self._errors(scale, image), within=self.reference == "image")
             total += enlarged(heat, scale.factor, total.shape)
         return total / np.float32(np.sqrt(len(self.scales_)))
 

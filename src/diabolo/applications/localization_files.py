@@ -96,8 +96,11 @@ def _scale(part: dict[str, Any], tensors: dict[str, Tensor], shape: tuple[int, .
 
 
 def _typical(values: dict[str, Any]) -> Typical:
-    typical = Typical(**{name: float(value) for name, value in values.items()})
-    if not all(map(isfinite, values.values())) or min(typical.spread, typical.level_spread) < 0:
+    a, b, d = (float(value) for value in values["curve"])
+    rest = {name: float(value) for name, value in values.items() if name != "curve"}
+    typical = Typical(curve=(a, b, d), **rest)
+    good = all(map(isfinite, (a, b, d, *rest.values())))
+    if not good or min(typical.spread, typical.level_spread) < 0 or not typical.floor > 0:
         raise ValueError(f"{typical} is nothing that errors are like")
     return typical
 
