@@ -295,8 +295,43 @@ def table(rows: dict[str, list[dict[str, float]]], columns: list[str], head: str
     return lines
 
 
+def write(results: dict[str, dict[str, list[dict[str, float]]]], about: dict[str, str], command: str) -> None:
+    """Write the page and its numbers; what has not been run yet is left out."""
+    tests, ablations = results["test"], results["ablations"]
+    lines = ["# Maps of defects on magnetic tiles", "", f"Made by `{command}`.", ""]
+    lines += [f"- {key}: {value}" for key, value in about.items()]
+    lines += ["", "## Tiles that nothing was tuned on", ""]
+    lines += table(tests, ["image", "pixel", "PRO", "fit s", "ms per image"], "per cent")
+    lines += [
+        "",
+        "Each kind of defect beside the good pictures (image), and in its own pictures (pixel):",
+        "",
+    ]
+    lines += table(tests, [f"image {kind}" for kind in DEFECTS])
+    lines += ["", *table(tests, [f"pixel {kind}" for kind in DEFECTS])]
+    lines += ["", "Good pictures of tiles not seen in training, at a promised rate of 1 % in per cent:", ""]
+    ours = {name: runs for name, runs in tests.items() if "good pixels flagged" in runs[0]}
+    lines += table(ours, ["good images flagged", "good pixels flagged"])
+    lines += [
+        "",
+        "A threshold for pictures would need 99 held-out ones for this rate; there are some 30, of so few",
+        "tiles that those of other tiles are not exchangeable with them.",
+        "",
+        "![maps](maps.png)",
+        "",
+        "Below each picture its map; in it, green, the true outline, and, blue, the mask at the threshold.",
+        "The pictures were drawn by lot.",
+    ]
+    if ablations:
+        lines += ["", "## What helps, on the tiles for development", ""]
+        lines += table(ablations, ["image", "pixel", "PRO", "fit s"], "per cent")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "maps.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "maps.json").write_text(json.dumps({"about": about, **results}, indent=1) + "\n")
+
+
 def main() -> None:
-    """Run everything and write the results."""
+    """Run everything and write the results after every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=None, help="magnetic_tile_part.zip")
     parser.add_argument("--seeds", type=int, default=5)
@@ -309,21 +344,6 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", CalibrationWarning)
     data = pictures(path)
-    RESULTS.mkdir(exist_ok=True)
-    results: dict[str, dict[str, list[dict[str, float]]]] = {"test": {}, "ablations": {}}
-    for part, contestants, seeds in (
-        ("test", MAIN, given.seeds),
-        ("ablations", ABLATIONS, given.ablations),
-    ):
-        for seed in range(seeds):
-            training, test = split(data, seed, tuning=part == "ablations")
-            for name, make in contestants.items():
-                one, maps, fitted = run(make, training, test, seed)
-                results[part].setdefault(name, []).append(one)
-                brief = {key: round(one[key], 1) for key in ("image", "pixel", "PRO", "fit s")}
-                print(part, seed, name, brief, flush=True)
-                if part == "test" and seed == 0 and name == "AnomalyMap":
-                    draw(maps, test, fitted.pixel_threshold_, RESULTS / "maps.png")
     training, test = split(data, 0, tuning=False)
     good = sum(p.kind == "Free" for p in test)
     about = {
@@ -342,33 +362,22 @@ def main() -> None:
         "date": date.today().isoformat(),
     }
     command = f"python benchmarks/maps.py --seeds {given.seeds} --ablations {given.ablations}"
-    lines = ["# Maps of defects on magnetic tiles", "", f"Made by `{command}`.", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items()]
-    lines += ["", "## Tiles that nothing was tuned on", ""]
-    lines += table(
-        results["test"], ["image", "pixel", "PRO", "fit s", "ms per image"], f"{given.seeds} seeds"
-    )
-    lines += [
-        "",
-        "Each kind of defect beside the good pictures (image), and within its own pictures (pixel):",
-        "",
-    ]
-    lines += table(results["test"], [f"image {kind}" for kind in DEFECTS])
-    lines += ["", *table(results["test"], [f"pixel {kind}" for kind in DEFECTS])]
-    lines += ["", "Good pictures of tiles not seen in training, at a promised rate of 1 %:", ""]
-    lines += table(
-        {"AnomalyMap": results["test"]["AnomalyMap"]}, ["good images flagged", "good pixels flagged"]
-    )
-    lines += ["", "![maps](maps.png)", ""]
-    lines += [
-        "Above each map the picture; in it, green, the true outline, and, blue, the mask at the threshold.",
-        "The pictures were drawn by lot.",
-    ]
-    if given.ablations:
-        lines += ["", "## What helps, on the tiles for development", ""]
-        lines += table(results["ablations"], ["image", "pixel", "PRO", "fit s"], f"{given.ablations} seeds")
-    (RESULTS / "maps.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "maps.json").write_text(json.dumps({"about": about, **results}, indent=1) + "\n")
+    results: dict[str, dict[str, list[dict[str, float]]]] = {"test": {}, "ablations": {}}
+    for part, contestants, seeds in (
+        ("test", MAIN, given.seeds),
+        ("ablations", ABLATIONS, given.ablations),
+    ):
+        for seed in range(seeds):
+            training, test = split(data, seed, tuning=part == "ablations")
+            for name, make in contestants.items():
+                one, maps, fitted = run(make, training, test, seed)
+                results[part].setdefault(name, []).append(one)
+                brief = {key: round(one[key], 1) for key in ("image", "pixel", "PRO", "fit s")}
+                print(part, seed, name, brief, flush=True)
+                if part == "test" and seed == 0 and name == "AnomalyMap":
+                    RESULTS.mkdir(exist_ok=True)
+                    draw(maps, test, fitted.pixel_threshold_, RESULTS / "maps.png")
+            write(results, about, command)
 
 
 if __name__ == "__main__":
