@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from diabolo.estimators.incoming import Incoming
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parts import check_range
+
+if TYPE_CHECKING:
+    from diabolo.applications.pyod import PyodDetector
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -350,6 +353,17 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
+        """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.
+
+        That of a fitted detector can be used at once, with the quantile 1 - contamination of its held-out
+        rows' scores as its threshold. Else, and to have the scores of training rows, call its ``fit``.
+        """
+        from diabolo.applications.pyod import PyodDetector
+
+        adapter = PyodDetector(contamination, self)
+        return adapter._take(self, self.calibration_.scores) if self.__sklearn_is_fitted__() else adapter
 
     # ------------------------------------------------------------------ files
     def save(self, path: str | os.PathLike[str]) -> Path:
