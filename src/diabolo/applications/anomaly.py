@@ -145,9 +145,9 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
             surprises[start : start + len(normal)] = ensemble.surprise(members[-1], normal)
             start += len(normal)
         self.members_ = members
-        self.calibration_ = Calibration(surprises[:start])
         self._sizes = [len(fold) for fold in folds]
         self._look_at_planted(rows, folds[0], chance)
+        self.calibration_ = Calibration(surprises[:start])  # last, since with it the detector is fitted
         self._set(self._promised(self.false_alarm_rate))
         if progress is not None:
             progress(1.0, "done")
@@ -223,7 +223,9 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
         def told(row: dict[str, Any], total: int) -> None:
             report(start + share * row["epoch"] / total, str(estimator.recipe_.corruption or "autoencoder"))
 
-        return estimator.fit(rows, progress=told)
+        estimator.fit(rows, progress=told)
+        estimator.__dict__.pop("feature_names_in_", None)  # a source's: the detector looks at the names
+        return estimator
 
     def _trimmed(self, X: Array | Source, out: NDArray[np.int64], first: Autoencoder) -> NDArray[np.int64]:
         """Return which rows are not trained on: those held out, and of the others the most surprising."""

@@ -69,7 +69,11 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
         params["estimator"] = given if header["several"] else given[0]
     detector = AnomalyDetector(**params)
     detector._check_settings()
-    if not 0 < len(header["members"]) <= _MOST_MEMBERS or sum(header["folds"]) != len(header["members"]):
+    if (
+        not 0 < len(header["members"]) <= _MOST_MEMBERS
+        or any(type(k) is not int or k < 1 for k in header["folds"])
+        or sum(header["folds"]) != len(header["members"])
+    ):
         raise ValueError(f"{len(header['members'])} members in folds of {header['folds']}")
     parts: list[dict[str, Tensor]] = [{} for _ in header["members"]]
     for key, value in tensors.items():
@@ -93,6 +97,8 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
             )
     rest = iter(members)
     detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
+    if tensors["calibration"].ndim != 1 or tensors["calibration"].dtype != torch.float64:
+        raise ValueError("held-out scores that are no row of double precision")
     detector.calibration_ = Calibration(tensors["calibration"].numpy())
     detector.comparison_ = {
         str(name): {str(kind): float(area) for kind, area in areas.items()}
