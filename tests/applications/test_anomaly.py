@@ -590,9 +590,10 @@ def stored(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return *persistence.read_model(path, persistence.DETECTOR), path.read_bytes()
 
 
-def refused(path: Path, match: str = "must") -> None:
+def refused(path: Path, match: str = "must", what: object = "") -> None:
     with pytest.raises(ModelFileError, match=match) as caught:
         AnomalyDetector.load(path)
+        pytest.fail(f"taken for a detector: {what}")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -654,15 +655,15 @@ def test_every_field_of_the_header_is_altered(stored: Any, tmp_path: Path) -> No
         refused(write(path, {k: v for k, v in header.items() if k != key}, tensors), "do not fit together")
     for key, values in HOSTILE.items():
         for value in values:
-            refused(write(path, header | {key: value}, tensors), "do not fit together")
+            refused(write(path, header | {key: value}, tensors), "do not fit together", (key, value))
     for key, values in PARAMS.items():
         for value in values:
             params = header["params"] | {key: value}
-            refused(write(path, header | {"params": params}, tensors), "do not fit together")
+            refused(write(path, header | {"params": params}, tensors), "do not fit together", (key, value))
     for key, values in MEMBER.items():
         for value in values:
             members = [header["members"][0] | {key: value}, header["members"][1]]
-            refused(write(path, header | {"members": members}, tensors), "do not fit together")
+            refused(write(path, header | {"members": members}, tensors), "do not fit together", (key, value))
 
 
 def test_hostile_tensors(stored: Any, tmp_path: Path) -> None:

@@ -147,9 +147,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             for c, more in zip(codings, indicated, strict=True)
         ]
         self.layout_ = " ".join(words)
-        self._blocks = Mixed(self.layout_).blocks()
+        loss = Mixed(self.layout_)
+        self._blocks = loss.blocks()
         self.kinds_ = {k.name: c.kind for k, c in zip(kept, codings, strict=True)}
-        self.column_of_ = np.repeat(np.arange(len(kept)), [b.stop - b.start for b in self._blocks])
+        self.column_of_ = np.array(loss.column_of(), dtype=np.intp)
 
     def transform(self, X: Any) -> Doubles:
         """Return the rows (n_samples, n_values) of a table with the columns of fit.
@@ -335,6 +336,13 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if library != "arrays" and all(isinstance(name, str) for name in names):
             encoder.feature_names_in_ = np.array(names, dtype=object)
         return encoder
+
+
+def is_mixed(X: Any) -> bool:
+    """Whether X is a frame with columns that are not plain numbers, or with missing values."""
+    if library_of(X) == "arrays" or 0 in X.shape:
+        return False
+    return any(c.numbers is None or c.boolean or bool(np.isnan(c.numbers).any()) for c in columns_of(X))
 
 
 def _absent(column: Column) -> NDArray[np.bool_]:

@@ -192,6 +192,10 @@ class Mixed(Loss):
             start = found[-1].stop
         return found
 
+    def column_of(self) -> list[int]:
+        """Return the number of the column that each value of a row belongs to."""
+        return [i for i, block in enumerate(self.blocks()) for _ in range(block.start, block.stop)]
+
     def bounds(self) -> tuple[list[float], list[float]]:
         """Return the least and the greatest target of each value in a row."""
         low: list[float] = []
