@@ -521,7 +521,7 @@ print(peak() - before)
         env={"PYTHONPATH": str(Path(diabolo.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 300, done.stdout  # the pools of a stream, and 13 MB of scores
+    assert float(done.stdout) < 220, done.stdout  # the pools of a stream, and 13 MB of scores
 
 
 # ------------------------------------------------------------------ files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import erf
 from scipy.stats import binom
@@ -149,6 +150,14 @@ def test_a_fitted_detector_serves_at_once(rows: np.ndarray) -> None:
     assert one.fit(rows).detector_ is not detector  # a clone
     assert len(one.decision_scores_) == 600
     assert detector.threshold_ == before
+
+
+def test_tables_of_mixed_columns(rows: np.ndarray) -> None:
+    frame = pd.DataFrame(rows, columns=list("abcdef")).assign(g=np.where(rows[:, 0] > 0, "up", "down"))
+    one = small().as_pyod(contamination=0.2).fit(frame)
+    assert one.n_features_in_ == 7
+    assert one.predict(frame).sum() == 120
+    assert one.predict_proba(frame[:9], method="unify").shape == (9, 2)
 
 
 def test_settings(rows: np.ndarray) -> None:

@@ -150,7 +150,6 @@ class AnomalyDetector(Judging):
             surprises[start : start + len(normal)] = ensemble.surprise(members[-1], normal)
             start += len(normal)
         self.members_ = members
-        self._sizes = [len(fold) for fold in folds]
         self._look_at_planted(rows, folds[0], chance)
         self.calibration_ = Calibration(surprises[:start])  # last, since with it the detector is fitted
         self._set(self._promised(self.false_alarm_rate))
