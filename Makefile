@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check repeats docs bench bench-detection clean
+.PHONY: help demo test test-pyod check repeats docs bench bench-detection bench-maps clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train five kinds on the digits: a table, and a report in demo-output/"
 	@echo "make test    the test suite (WORKERS=2 processes)"
+	@echo "make test-pyod   the adapter for PyOD beside PyOD's own detectors, in the environment of the benchmarks"
 	@echo "make check   style, types, direction of imports, repeated code"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make bench   run benchmarks/ and write benchmarks/results/"
@@ -27,6 +28,11 @@ demo: $(VENV)/installed-all
 
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# PyOD brings numba and LLVM, 200 MB: too much for everybody who runs the tests.
+test-pyod: $(RIVALS)/installed
+	$(RIVALS)/bin/python -m pip install -q -c constraints.txt pytest
+	OMP_NUM_THREADS=1 $(RIVALS)/bin/python -m pytest tests/applications/test_pyod.py
 
 check: $(VENV)/installed-dev repeats
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parts import check_range
+
+if TYPE_CHECKING:
+    from diabolo.applications.pyod import PyodDetector
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -153,9 +156,8 @@ class AnomalyDetector(Judging):
             surprises[start : start + len(normal)] = ensemble.surprise(members[-1], normal)
             start += len(normal)
         self.members_ = members
-        self.calibration_ = Calibration(surprises[:start])
-        self._sizes = [len(fold) for fold in folds]
         self._look_at_planted(rows, folds[0], chance)
+        self.calibration_ = Calibration(surprises[:start])  # last, since with it the detector is fitted
         self._set(self._promised(self.false_alarm_rate))
         if progress is not None:
             progress(1.0, "done")
@@ -227,7 +229,9 @@ class AnomalyDetector(Judging):
         def told(row: dict[str, Any], total: int) -> None:
             report(row["epoch"] / total, str(estimator.recipe_.corruption or "autoencoder"))
 
-        return estimator.fit(rows, progress=told)
+        estimator.fit(rows, progress=told)
+        estimator.__dict__.pop("feature_names_in_", None)  # a source's: the detector looks at the names
+        return estimator
 
     def _set_apart(
         self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator
@@ -266,6 +270,17 @@ class AnomalyDetector(Judging):
                 DetectionWarning,
                 stacklevel=3,
             )
+
+    def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
+        """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.
+
+        That of a fitted detector can be used at once, with the quantile 1 - contamination of its held-out
+        rows' scores as its threshold. Else, and to have the scores of training rows, call its ``fit``.
+        """
+        from diabolo.applications.pyod import PyodDetector
+
+        adapter = PyodDetector(contamination, self)
+        return adapter._take(self, self.calibration_.scores) if self.__sklearn_is_fitted__() else adapter
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AnomalyDetector:

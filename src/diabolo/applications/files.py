@@ -76,19 +76,25 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
         params["kinds"] = dict(params["kinds"])
     detector = AnomalyDetector(**params)
     detector._check_settings()
-    if not 0 < len(header["members"]) <= _MOST_MEMBERS or sum(header["folds"]) != len(header["members"]):
+    if (
+        not 0 < len(header["members"]) <= _MOST_MEMBERS
+        or any(type(k) is not int or k < 1 for k in header["folds"])
+        or sum(header["folds"]) != len(header["members"])
+    ):
         raise ValueError(f"{len(header['members'])} members in folds of {header['folds']}")
-    parts: list[dict[str, Tensor]] = [{} for _ in header["members"]]
+    parts: dict[str, dict[str, Tensor]] = {str(k): {} for k in range(len(header["members"]))}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        if name:
-            parts[int(number)][name] = value
-    members = [_member(about, part) for about, part in zip(header["members"], parts, strict=True)]
+        if key != "calibration":
+            parts[number][name] = value
+    members = [_member(about, part) for about, part in zip(header["members"], parts.values(), strict=True)]
     _take_what_comes_in(detector, header)
     if {member.estimator.n_features_in_ for member in members} != {detector._width}:
         raise ValueError("members for samples of different sizes")
     rest = iter(members)
     detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
+    if tensors["calibration"].ndim != 1 or tensors["calibration"].dtype != torch.float64:
+        raise ValueError("held-out scores that are no row of double precision")
     detector.calibration_ = Calibration(tensors["calibration"].numpy())
     detector.comparison_ = {
         str(name): {str(kind): float(area) for kind, area in areas.items()}
