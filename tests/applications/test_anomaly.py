@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -591,11 +592,15 @@ def stored(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def refused(path: Path, match: str = "must", what: object = "") -> None:
-    with pytest.raises(ModelFileError, match=match) as caught:
+    try:
         AnomalyDetector.load(path)
+    except ModelFileError as error:
+        caught = str(error)
+    else:
         pytest.fail(f"taken for a detector: {what}")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert re.search(match, caught)
+    assert str(path) in caught
+    assert "\n" not in caught
 
 
 def write(path: Path, header: Any, tensors: Any) -> Path:
