@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pyod check repeats docs bench clean
+.PHONY: help demo test test-pyod check repeats docs bench bench-detection bench-maps clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check   style, types, direction of imports, repeated code"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make bench   run benchmarks/ and write benchmarks/results/"
+	@echo "make bench-detection   anomaly detection beside PyOD, in the environment of benchmarks/rivals.txt"
 	@echo "make clean   remove the environment and everything that was generated"
 
 demo: $(VENV)/installed-all
@@ -60,6 +61,10 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(RIVALS)/bin/python benchmarks/speed.py
 	$(RIVALS)/bin/python benchmarks/inference.py
 	$(RIVALS)/bin/python benchmarks/cold.py
+
+bench-detection: $(RIVALS)/installed
+	$(RIVALS)/bin/python benchmarks/detection.py --jobs 2
+	$(RIVALS)/bin/python benchmarks/detection.py --coverage
 
 clean:
 	rm -rf $(VENV) $(RIVALS) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

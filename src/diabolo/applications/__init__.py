@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diabolo.applications.anomaly import AnomalyDetector
+    from diabolo.applications.localization import AnomalyMap
+    from diabolo.applications.signals import SignalDetector
 
-__all__ = ["AnomalyDetector"]
+__all__ = ["AnomalyDetector", "AnomalyMap", "SignalDetector"]
 
-_PLACES = {"AnomalyDetector": "anomaly"}
+_PLACES = {"AnomalyDetector": "anomaly", "AnomalyMap": "localization", "SignalDetector": "signals"}
 
 
 def __getattr__(name: str) -> Any:

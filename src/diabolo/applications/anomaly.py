@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 
 from diabolo.applications import ensemble
 from diabolo.applications.calibration import Calibration, check_rate
@@ -37,6 +38,7 @@ _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out on
 _FOLDS = 5
 _LEAST_ROWS = 4
 _SAMPLE = 4096  # training rows that say what is typical
+_SET_APART = 0.2  # share of rows that a first look doubts
 _TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
@@ -50,27 +52,28 @@ class AnomalyDetector(Judging):
     distribution, as long as the held-out rows are normal. Where fewer than 100 rows could be held out, each
     row is held out of one of five parts instead (cross-conformal: Vovk 2015), and every part has its members.
 
-    Without ``estimator`` the members are four denoising autoencoders with codes as wide as the input, three
-    with Gaussian noise of 0.2, 0.5 and 1 standard deviations, one that restores hidden features from the
+    Without ``estimator`` the members are six denoising autoencoders with codes as wide as the input, three
+    with Gaussian noise of 0.2, 0.5 and 1 standard deviations, three that restore hidden features from the
     others; see ``benchmarks/results/detection.md`` for what was compared.
 
     Parameters
     ----------
     estimator : Autoencoder or list of Autoencoder, optional
         The members, unfitted; with a corruption that masks, a feature's error is that with which it follows
-        from the others. None: the four above, for rows of numbers.
+        from the others. None: those above.
     n_copies : int >= 1, default=1
         Of each member, which differ in their seeds.
     false_alarm_rate : float in (0, 1), default=0.01
         Share of normal rows that may be flagged. ``set_threshold`` changes it after fit.
     calibration_fraction : float in (0, 1), default=0.2
         Share of rows held out for the threshold, at most 10,000 rows.
-    trim : float in [0, 0.5), default=0.1
-        Share of the training rows that are left out after a first look, as they may be anomalies themselves.
-        0 for rows that are known to be normal.
-    whitening : {"feature", "joint"} or None, default="feature"
+    trim : "auto" or float in [0, 0.5), default="auto"
+        Share of the training rows that are set apart as they may be anomalies: those that an isolation forest
+        isolates soonest. "auto": a fifth, if they are of another kind than the rest (``ensemble.foreign``),
+        else none. 0 for rows known to be normal.
+    whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
-        square root of their whole covariance, or nothing.
+        square root of their whole covariance, or nothing beyond the scaling.
     kinds : mapping of column to {"numeric", "binary", "categorical"}, optional
         For columns of a table whose kind does not follow from their values. A frame with columns that are not
         numbers, or with missing values, is coded by a ``TableEncoder``; members with the default loss then
@@ -88,6 +91,8 @@ class AnomalyDetector(Judging):
         One list per fold; one list where rows were held out once.
     calibration_ : Calibration
         The surprises of the held-out rows.
+    set_apart_ : ndarray of int
+        The numbers of the training rows that were set apart, in any fold.
     threshold_ : float
         Rows with a greater surprise are anomalies.
     offset_ : float
@@ -107,8 +112,8 @@ class AnomalyDetector(Judging):
     n_copies: int = 1
     false_alarm_rate: float = 0.01
     calibration_fraction: float = 0.2
-    trim: float = 0.1
-    whitening: str | None = "feature"
+    trim: float | str = "auto"
+    whitening: str | None = None
     kinds: Mapping[str | int, str] | None = None
     input_shape: Sequence[int] | None = None
     device: str = "auto"
@@ -141,11 +146,12 @@ class AnomalyDetector(Judging):
         for name in ("members_", "calibration_"):
             self.__dict__.pop(name, None)
         folds = self._folds(len(rows), chance)
+        self.set_apart_ = np.zeros(0, dtype=np.int64)
         members, surprises = [], np.empty(sum(map(len, folds)))
         start = 0
         for number, held_out in enumerate(folds):
             report = _part_of(progress, number, len(folds))
-            members.append(self._fit_members(rows, held_out, int(chance.integers(2**31 - 1)), report))
+            members.append(self._fit_members(rows, held_out, chance, report))
             (normal,) = _gathered(rows, held_out)
             surprises[start : start + len(normal)] = ensemble.surprise(members[-1], normal)
             start += len(normal)
@@ -160,7 +166,8 @@ class AnomalyDetector(Judging):
     def _check_settings(self) -> None:
         check_rate("false_alarm_rate", self.false_alarm_rate)
         check_rate("calibration_fraction", self.calibration_fraction)
-        check_range("trim", self.trim, low=0, high=0.5, open_high=True)
+        if self.trim != "auto":
+            check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint=" Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
         if self.whitening is not None:
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
@@ -181,25 +188,20 @@ class AnomalyDetector(Judging):
         return [np.sort(part) for part in np.array_split(order, min(_FOLDS, n // 2))]
 
     def _fit_members(
-        self, X: Array | Source, held_out: NDArray[np.int64], seed: int, report: Progress
+        self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator, report: Progress
     ) -> list[Member]:
-        """Train on all rows but those held out, and but those that a first look finds too strange."""
-        out = held_out
-        n = len(X) - len(out)
-        if self.trim:
-            first = ensemble.screen(n, self._width, seed, self._loss)
-            first.device = self.device
-            out = self._trimmed(X, out, self._fitted(first, _without(X, out), report, 0.0, 0.1))
-            n = len(X) - len(out)
-        rows = _without(X, out)
+        """Train on all rows but those held out, and but those that are set apart as anomalies."""
+        report(0.0, "first look")
+        apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
+        rows = _without(X, np.sort(np.concatenate([held_out, apart])))
         sample = _sample(rows)
-        several = self._unfitted(n, seed)
-        start = 0.1 if self.trim else 0.0
-        step = (1.0 - start) / len(several)
-        return [
-            Member.of(self._fitted(one, rows, report, start + k * step, step), sample, self.whitening)
-            for k, one in enumerate(several)
-        ]
+        several = self._unfitted(len(rows), int(chance.integers(2**31 - 1)))
+        self.set_apart_ = np.union1d(self.set_apart_, apart)
+        members = []
+        for number, one in enumerate(several):
+            part = _part_of(report, number, len(several))
+            members.append(Member.of(self._fitted(one, rows, part), sample, self.whitening))
+        return members
 
     def _unfitted(self, n: int, seed: int) -> list[Autoencoder]:
         """Return the members of one fold, each with a seed of its own."""
@@ -223,28 +225,30 @@ class AnomalyDetector(Judging):
             several.append(copy)
         return several
 
-    def _fitted(
-        self, estimator: Autoencoder, rows: Array | Source, report: Progress, start: float, share: float
-    ) -> Autoencoder:
+    def _fitted(self, estimator: Autoencoder, rows: Array | Source, report: Progress) -> Autoencoder:
         def told(row: dict[str, Any], total: int) -> None:
-            report(start + share * row["epoch"] / total, str(estimator.recipe_.corruption or "autoencoder"))
+            report(row["epoch"] / total, str(estimator.recipe_.corruption or "autoencoder"))
 
         estimator.fit(rows, progress=told)
         estimator.__dict__.pop("feature_names_in_", None)  # a source's: the detector looks at the names
         return estimator
 
-    def _trimmed(self, X: Array | Source, out: NDArray[np.int64], first: Autoencoder) -> NDArray[np.int64]:
-        """Return which rows are not trained on: those held out, and of the others the most surprising."""
-        rest = _without(X, out)
-        member = [Member.of(first, _sample(rest), "feature")]
-        parts = [rest] if isinstance(rest, np.ndarray) else first._each(lambda rows: rows, rest)
-        surprises = np.concatenate([ensemble.surprise(member, rows) for rows in parts])
-        strange = surprises > np.quantile(surprises, 1.0 - self.trim)
-        kept = _without(X, out)[~strange] if isinstance(rest, np.ndarray) else None
-        if kept is not None and (kept == kept[0]).all():  # there is nothing else to learn
-            return out
-        numbers = np.setdiff1d(np.arange(len(X)), out, assume_unique=True)
-        return np.sort(np.concatenate([out, numbers[strange]]))
+    def _set_apart(
+        self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return the numbers of the rows to leave out: those that isolate soonest, if they are to be."""
+        rest = _without(X, held_out)
+        sample = _sample(rest)
+        forest = IsolationForest(random_state=int(chance.integers(2**31 - 1))).fit(sample)
+        scores = np.concatenate([-forest.score_samples(rows) for rows in _parts(rest)])
+        share = _SET_APART if self.trim == "auto" else float(self.trim)
+        strange = scores > np.quantile(scores, 1.0 - share)
+        numbers = np.setdiff1d(np.arange(len(X)), held_out, assume_unique=True)
+        if self.trim == "auto":
+            among = -forest.score_samples(sample) > np.quantile(scores, 1.0 - share)
+            if among.all() or not ensemble.foreign(sample[~among], sample[among], chance, self._loss):
+                return numbers[:0]
+        return np.asarray(numbers[strange])
 
     def _look_at_planted(self, X: Array | Source, held_out: NDArray[np.int64], chance: Any) -> None:
         """Compare with PCA and KNN on anomalies planted in held-out rows; warn where they go unseen."""
@@ -303,6 +307,15 @@ def _part_of(progress: Progress | None, number: int, parts: int) -> Progress:
 def _without(X: Array | Source, numbers: NDArray[np.int64]) -> Any:
     """Return the rows but those with these numbers, which are in ascending order."""
     return View(X, numbers) if isinstance(X, Source) else np.delete(X, numbers, axis=0)
+
+
+def _parts(X: Array | Source) -> Iterator[Array]:
+    """Return the rows in parts of some thousand, flat."""
+    if isinstance(X, Source):
+        for rows in X.batches(_SAMPLE, None):
+            yield rows.reshape(len(rows), -1)
+    else:
+        yield X
 
 
 def _gathered(X: Array | Source, numbers: NDArray[np.int64]) -> list[Array]:

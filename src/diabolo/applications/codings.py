@@ -55,7 +55,8 @@ class Numeric:
     column. m and d are mean and standard deviation of t(u) over the rows of fit. So a column without far
     tails is standardised as usual, a few huge values do not press the rest into a point, and a value a
     million deviations away counts as 125: far from all others, but not so far that it drowns the other
-    columns. All of it is undone exactly.
+    columns. All of it is undone, to the rounding of
+    doubles of the size of s.
     """
 
     kind: ClassVar[str] = "numeric"

@@ -4,7 +4,8 @@ A bottleneck that must restore everything learns the directions of largest varia
 it detects as PCA does. A denoising autoencoder whose code is as wide as its input learns, for noise of
 standard deviation s, the way back to the data: its residual at x estimates s^2 times the gradient of the log
 density of the data smoothed by that noise (Alain, Bengio 2014). Small s tells near misses apart, large s
-outliers; a masking one tells how well each feature follows from the others. The score takes the geometric
+outliers; a masking one, which never sees the value that it restores, tells how well each feature follows from
+the others, and cannot learn to copy an anomaly. The score takes the geometric
 mean of the members' errors, each beside what is typical of normal rows.
 """
 
@@ -27,9 +28,12 @@ Doubles = NDArray[np.float64]
 
 WHITENINGS = ("feature", "joint")
 _NOISE = (0.2, 0.5, 1.0)  # standard deviations of the default's members, in those of the features
-_HIDDEN = 0.2  # share of features hidden from its masking member
-_STEPS, _SCREEN_STEPS = 5000, 300
-_MOST_EPOCHS = 400
+_HIDDEN = (0.2, 0.35, 0.5)  # shares of features hidden from its masking members
+_STEPS, _LOOK_STEPS = 5000, 1500
+_LOOKED_AT = 2000  # rows that tell whether others are foreign to them
+_UPPER = (0.95, 0.98)
+_FOREIGN = 3.5  # standard deviations
+_MOST_EPOCHS = 150
 _ROUNDS = 3  # times that each feature is hidden, each time with others
 _FLOOR = 0.1  # of the typical error: a member that restores a row perfectly has no more say than this
 _RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
@@ -39,14 +43,28 @@ _AT_ONCE = 4096
 
 
 def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> list[Autoencoder]:
-    """Return the denoising autoencoders of the default detector: three noise levels, and one that masks."""
-    noises = [*(GaussianNoise(std) for std in _NOISE), MaskingNoise(_HIDDEN)]
+    """Return the denoising autoencoders of the default detector: three noise levels, three that mask."""
+    noises = [*(GaussianNoise(std) for std in _NOISE), *(MaskingNoise(share) for share in _HIDDEN)]
     return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS, loss) for k, noise in enumerate(noises)]
 
 
-def screen(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> Autoencoder:
-    """Return an autoencoder for a first look at rows that may hold anomalies: too short to learn these."""
-    return _denoiser(MaskingNoise(0.5), n_rows, n_features, seed, _SCREEN_STEPS, loss)
+def foreign(training: Array, apart: Array, chance: np.random.Generator, loss: Mixed | None = None) -> bool:
+    """Whether rows set apart are of another kind than the rest (n, n_features), and not its outer part.
+
+    A masking autoencoder learns three quarters of the rest. Of the logarithms of the errors, the upper
+    quantiles of the rows set apart are compared with those of the last quarter: the outer part of normal rows
+    lies some standard deviations further up, another population lies beyond.
+    """
+    training = training[chance.permutation(len(training))[:_LOOKED_AT]]
+    known, fresh = np.split(training, [len(training) * 3 // 4])
+    if len(fresh) < 2 or not (known != known[0]).any():
+        return False
+    seed = int(chance.integers(2**31 - 1))
+    first = _denoiser(MaskingNoise(_HIDDEN[0]), len(known), known.shape[1], seed, _LOOK_STEPS, loss)
+    member = Member.of(first.fit(known), known, None)
+    usual, strange = (np.log(surprise([member], rows)) for rows in (fresh, apart[:_LOOKED_AT]))
+    gap = np.quantile(strange, _UPPER) - np.quantile(usual, _UPPER)
+    return bool(gap.max() > _FOREIGN * usual.std())
 
 
 def _denoiser(

@@ -1,0 +1,193 @@
+"""SignalDetector: an abnormal beat is found at its place, false alarms are few, bad series are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diabolo import Autoencoder
+from diabolo.applications import AnomalyDetector, SignalDetector
+from diabolo.applications.signals import _apart, cut, window_starts
+from diabolo.errors import InvalidDataError, InvalidParameterError
+
+BEAT = 40  # steps from beat to beat
+ABNORMAL = 22  # number of the beat that comes early and broad
+
+
+def beats(seed: int, n_beats: int = 150, abnormal: int | None = None) -> np.ndarray:
+    """Return a series of narrow peaks, each with a wave after it, in noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n_beats * BEAT, dtype=float)
+    series = 0.05 * rng.normal(size=len(t))
+    for k in range(n_beats):
+        middle = (k + 0.5) * BEAT + rng.normal()
+        if k == abnormal:
+            series -= 0.8 * np.exp(-0.5 * ((t - middle + 8) / 5) ** 2)
+        else:
+            series += np.exp(-0.5 * ((t - middle) / 1.5) ** 2) + 0.3 * np.exp(
+                -0.5 * ((t - middle - 10) / 3) ** 2
+            )
+    return series
+
+
+def detector(**settings: object) -> AnomalyDetector:
+    """Return one that is fitted in a second."""
+    small = Autoencoder(
+        hidden_dims=(64,), latent_dim=12, epochs=15, validation_fraction=0.0, corruption="gaussian:0.2"
+    )
+    return AnomalyDetector(estimator=small, trim=0.0, random_state=0, **settings)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> SignalDetector:
+    return SignalDetector(detector=detector(false_alarm_rate=0.02), window=BEAT, step=8).fit(beats(0))
+
+
+class TestSeries:
+    def test_the_abnormal_beat_is_found_at_its_place(self, fitted):
+        series = beats(1, abnormal=ABNORMAL)
+        start, stop = ABNORMAL * BEAT, (ABNORMAL + 1) * BEAT
+        steps = fitted.score_steps(series)
+        assert steps.shape == series.shape
+        assert start <= np.argmin(steps) < stop
+        lowest = fitted.starts(len(series))[np.argmin(fitted.score_samples(series))]
+        assert start - BEAT < lowest < stop
+        flagged = np.flatnonzero(fitted.predict_steps(series) == -1)
+        inside = (flagged >= start - BEAT // 2) & (flagged < stop + BEAT // 2)
+        assert np.isin(np.arange(start + 10, stop - 15), flagged).all()
+        assert inside.mean() > 0.5
+
+    def test_fresh_normal_series_raise_few_alarms(self, fitted):
+        alarms = [(fitted.predict(beats(seed)) == -1).mean() for seed in range(10, 18)]
+        assert np.mean(alarms) < 0.05  # 0.02 promised; windows of one series depend on each other
+        fitted.set_threshold(false_alarm_rate=0.3)
+        many = np.mean([(fitted.predict(beats(seed)) == -1).mean() for seed in range(10, 14)])
+        fitted.set_threshold(false_alarm_rate=0.02)
+        assert 0.2 < many < 0.4
+
+    def test_parts_average_to_the_windows_surprise(self, fitted):
+        series = beats(2, n_beats=1)  # one window
+        assert fitted.explain(series).mean() == pytest.approx(-fitted.score_samples(series)[0])
+        assert fitted.score_steps(series).mean() == pytest.approx(fitted.score_samples(series)[0])
+
+    def test_steps_are_the_mean_of_their_windows(self, fitted):
+        series = beats(3, n_beats=3)
+        windows, starts = cut(series, BEAT, 8)
+        parts = fitted.detector_.explain(windows[:, 0]) * BEAT
+        for t in (0, 5, 57, len(series) - 1):
+            held = [
+                part[t - start] for part, start in zip(parts, starts, strict=True) if 0 <= t - start < BEAT
+            ]
+            assert fitted.explain(series)[t] == pytest.approx(np.mean(held))
+
+    def test_channels(self):
+        both = np.stack([beats(0), beats(1)])
+        model = SignalDetector(detector=detector(), window=BEAT, step=8).fit(both)
+        fresh = np.stack([beats(2), beats(3, abnormal=ABNORMAL)])
+        parts = model.explain(fresh)
+        assert parts.shape == fresh.shape
+        channel, step = np.unravel_index(np.argmax(parts), parts.shape)
+        assert channel == 1
+        assert ABNORMAL * BEAT <= step < (ABNORMAL + 1) * BEAT
+        np.testing.assert_allclose(model.score_steps(fresh), -parts.mean(0))
+        assert model.p_value(fresh).min() > 0
+        with pytest.raises(InvalidDataError, match=r"2 channel\(s\).*got 1"):
+            model.predict(beats(0))
+
+    def test_the_same_seed_gives_the_same_bytes(self, fitted):
+        again = SignalDetector(detector=detector(false_alarm_rate=0.02), window=BEAT, step=8).fit(beats(0))
+        assert again.score_steps(beats(4)).tobytes() == fitted.score_steps(beats(4)).tobytes()
+        assert again.detector_.threshold_ == fitted.detector_.threshold_
+
+    def test_the_detector_given_stays_unfitted(self):
+        given = detector()
+        SignalDetector(detector=given, window=BEAT, step=BEAT).fit(beats(0))
+        assert not hasattr(given, "threshold_")
+
+
+class TestGivenWindows:
+    def test_a_step_of_a_beat_is_found(self):
+        rows = beats(0).reshape(-1, BEAT)
+        model = SignalDetector(detector=detector()).fit(rows)
+        fresh = beats(1, n_beats=30, abnormal=ABNORMAL).reshape(-1, BEAT)
+        assert np.argmin(model.score_samples(fresh)) == ABNORMAL
+        steps = model.score_steps(fresh)
+        assert steps.shape == fresh.shape
+        row, step = np.unravel_index(np.argmin(steps), steps.shape)
+        assert row == ABNORMAL
+        assert 4 <= step <= 28  # where the early beat is, or the usual one should be
+        with pytest.raises(InvalidParameterError, match="predict_steps needs a series"):
+            model.predict_steps(fresh)
+
+    def test_channels_of_windows(self):
+        rows = np.stack([beats(0, 60).reshape(-1, BEAT), beats(1, 60).reshape(-1, BEAT)], axis=1)
+        model = SignalDetector(detector=detector(false_alarm_rate=0.05)).fit(rows)
+        assert model.score_steps(rows).shape == (60, BEAT)
+        assert model.explain(rows).shape == rows.shape
+
+
+class TestWindows:
+    def test_every_step_is_in_a_window(self):
+        for n, window, step in ((100, 10, 4), (10, 10, 3), (11, 10, 10), (57, 8, 8)):
+            starts = window_starts(n, window, step)
+            held = np.zeros(n, dtype=int)
+            for start in starts:
+                held[start : start + window] += 1
+            assert held.min() >= 1
+            assert starts[-1] == n - window
+            assert (np.diff(starts) > 0).all()
+
+    def test_cut_by_hand(self):
+        windows, starts = cut(np.arange(7), 3, 2)
+        assert starts.tolist() == [0, 2, 4]
+        assert windows[:, 0].tolist() == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
+        assert cut(np.arange(20), 8)[1].tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+    @pytest.mark.parametrize(("n", "window", "step"), [(2000, 50, 1), (3000, 40, 8), (5000, 30, 29)])
+    def test_windows_held_out_share_nothing_with_those_trained_on(self, n, window, step):
+        starts = window_starts(n, window, step)
+        training, held_out = _apart(starts, window)
+        assert np.abs(starts[training][:, None] - starts[held_out][None]).min() >= window
+        assert len(held_out) / len(starts) == pytest.approx(0.2, abs=0.03)
+        assert held_out[0] < len(starts) // 5  # spread over the whole
+        assert held_out[-1] > len(starts) * 4 // 5
+
+
+class TestRefusals:
+    def test_series(self, fitted):
+        bad = beats(0)
+        bad[17] = np.nan
+        with pytest.raises(InvalidDataError, match="series must be finite; got NaN at step 17"):
+            fitted.predict(bad)
+        both = np.stack([beats(0), beats(0)])
+        both[1, 5] = np.inf
+        with pytest.raises(InvalidDataError, match="got inf at channel 1, step 5"):
+            cut(both, 10)
+        with pytest.raises(InvalidDataError, match="at least one window long, 40 steps; got 39"):
+            fitted.score_samples(beats(0)[:39])
+        with pytest.raises(InvalidDataError, match=r"at least one window long.*several channels come as"):
+            fitted.score_samples(beats(0)[:, None])
+        with pytest.raises(InvalidDataError, match="series must be numbers"):
+            fitted.score_samples(["a", "b"])
+        with pytest.raises(InvalidDataError, match="must have the shape"):
+            fitted.score_samples(np.zeros((2, 3, 4)))
+        with pytest.raises(InvalidDataError, match="long enough to hold out 5 stretches"):
+            SignalDetector(window=BEAT, step=1).fit(beats(0, n_beats=6))
+
+    def test_windows(self):
+        rows = beats(0, 30).reshape(-1, BEAT)
+        rows[3, 2] = np.nan
+        with pytest.raises(InvalidDataError, match="windows must be finite; got NaN at window 3, step 2"):
+            SignalDetector().fit(rows)
+        with pytest.raises(InvalidDataError, match="windows must have the shape"):
+            SignalDetector().fit(beats(0))
+
+    def test_settings(self):
+        with pytest.raises(InvalidParameterError, match="step must be at most window, 10"):
+            SignalDetector(window=10, step=11).fit(beats(0))
+        with pytest.raises(InvalidParameterError, match="step must be None where X holds windows"):
+            SignalDetector(step=2).fit(beats(0).reshape(-1, BEAT))
+        with pytest.raises(InvalidParameterError, match="window"):
+            SignalDetector(window=1).fit(beats(0))
+        with pytest.raises(InvalidParameterError, match="detector must be an AnomalyDetector"):
+            SignalDetector(detector="knn", window=10).fit(beats(0))
