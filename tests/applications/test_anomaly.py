@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import warnings
@@ -489,13 +488,13 @@ def test_a_source_serves_as_rows_in_memory_do(rows: np.ndarray, tmp_path: Path, 
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    """A file of 200 MB: the process must not grow by anything like the rows and their copies."""
+    """A file of 144 MB: the process must not grow by anything like the rows and their copies."""
     part = near_plane(2000, np.random.default_rng(0))
     part = np.tile(part, 6).astype(np.float32)  # 30 columns
-    shape = (1_700_000, 30)
+    shape = (1_200_000, 30)
     with (tmp_path / "x.npy").open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for _ in range(850):
+        for _ in range(600):
             part.tofile(stream)
     script = """
 import resource, sys
@@ -522,7 +521,7 @@ print(peak() - before)
         env={"PYTHONPATH": str(Path(diabolo.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 220, done.stdout  # the pools of a stream, and 13 MB of scores
+    assert float(done.stdout) < 200, done.stdout  # the pools of a stream, and 13 MB of scores
 
 
 # ------------------------------------------------------------------ files
@@ -591,16 +590,11 @@ def stored(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return *persistence.read_model(path, persistence.DETECTOR), path.read_bytes()
 
 
-def refused(path: Path, match: str = "must", what: object = "") -> None:
-    try:
+def refused(path: Path, match: str = "must") -> None:
+    with pytest.raises(ModelFileError, match=match) as caught:
         AnomalyDetector.load(path)
-    except ModelFileError as error:
-        caught = str(error)
-    else:
-        pytest.fail(f"taken for a detector: {what}")
-    assert re.search(match, caught)
-    assert str(path) in caught
-    assert "\n" not in caught
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def write(path: Path, header: Any, tensors: Any) -> Path:
@@ -637,6 +631,7 @@ HOSTILE: dict[str, list[Any]] = {
     "sample_shape": [None, [], [7], [-5], 5, ["x"], [10**30], [float("inf")]],
     "row_shape": [None, [7], 3, ["x"], [-5]],
     "feature_names": [["a"], 3, list("abcdef")],
+    "table": [3, [], {}, {"nonsense": 1}],
 }
 PARAMS: dict[str, list[Any]] = {
     "estimator": [3, "dense", [], [None], [{}], [{"estimator": "os", "params": {}, "tuples": []}]],
@@ -645,6 +640,7 @@ PARAMS: dict[str, list[Any]] = {
     "calibration_fraction": [0, 1, "x", None],
     "trim": [-1, 0.5, "x", None],
     "whitening": ["nonsense", 3],
+    "kinds": [3, ["a"]],
 }
 MEMBER: dict[str, list[Any]] = {
     "autoencoder": [None, {}, 3, "x"],
@@ -660,15 +656,15 @@ def test_every_field_of_the_header_is_altered(stored: Any, tmp_path: Path) -> No
         refused(write(path, {k: v for k, v in header.items() if k != key}, tensors), "do not fit together")
     for key, values in HOSTILE.items():
         for value in values:
-            refused(write(path, header | {key: value}, tensors), "do not fit together", (key, value))
+            refused(write(path, header | {key: value}, tensors), "do not fit together")
     for key, values in PARAMS.items():
         for value in values:
             params = header["params"] | {key: value}
-            refused(write(path, header | {"params": params}, tensors), "do not fit together", (key, value))
+            refused(write(path, header | {"params": params}, tensors), "do not fit together")
     for key, values in MEMBER.items():
         for value in values:
             members = [header["members"][0] | {key: value}, header["members"][1]]
-            refused(write(path, header | {"members": members}, tensors), "do not fit together", (key, value))
+            refused(write(path, header | {"members": members}, tensors), "do not fit together")
 
 
 def test_hostile_tensors(stored: Any, tmp_path: Path) -> None:
