@@ -42,6 +42,24 @@ def plant(rows: Array, training: Array, chance: np.random.Generator) -> dict[str
     return out
 
 
+def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
+    """Return PCA's and KNN's scores, higher = more anomalous, fitted on the first 4096 training rows.
+
+    PCA's is the Mahalanobis distance in its components, KNN's the distance to the fifth neighbour; both of
+    standardised features.
+    """
+    training = training[:_TRAINING]
+    scaler = StandardScaler().fit(training)
+    known = scaler.transform(training)
+    pca = PCA(whiten=True).fit(known)
+    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
+    kept = pca.explained_variance_ > 1e-9
+    return {
+        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
+        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
+    }
+
+
 def compare(
     surprise: Callable[[Array], Doubles], training: Array, normal: Array, chance: np.random.Generator
 ) -> dict[str, dict[str, float]]:
@@ -52,24 +70,14 @@ def compare(
     surprise : callable(rows) -> ndarray (n,)
         The detector's score, higher = more anomalous.
     training : ndarray (n_training, n_features)
-        What PCA (Mahalanobis distance in its components) and KNN (distance to the fifth neighbour) learn.
+        What PCA and KNN learn.
     normal : ndarray (n, n_features)
         Rows that no detector has seen.
     chance : numpy Generator
         Draws the anomalies.
     """
     training, normal = training[:_TRAINING], normal[:_JUDGED]
-    scaler = StandardScaler().fit(training)
-    known = scaler.transform(training)
-    pca = PCA(whiten=True).fit(known)
-    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
-    kept = pca.explained_variance_ > 1e-9
-
-    detectors: dict[str, Callable[[Array], Doubles]] = {
-        "diabolo": surprise,
-        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
-        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
-    }
+    detectors = {"diabolo": surprise} | rivals(training)
     anomalies = plant(normal, training, chance)
     labels = np.repeat([0, 1], len(normal))
     out: dict[str, dict[str, float]] = {}
