@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from diabolo.parts import Corruption, ForwardPass, LatentModule, Level, LossModule, Network
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.parts.latents import Selecting
-from diabolo.parts.losses import BinaryCrossEntropyModule, Clip, Linked
+from diabolo.parts.losses import Clip, Linked
 
 
 class AutoencoderModule(nn.Module):
@@ -55,13 +55,10 @@ class AutoencoderModule(nn.Module):
         output = layers[-1] if layers else None
         if not isinstance(output, nn.Linear | TiedLinear) or output.bias.numel() != mean.numel():
             return
-        value = mean.flatten()
-        if isinstance(self.loss, BinaryCrossEntropyModule):
-            value = torch.logit(value.clamp(0.01, 0.99))
-        elif isinstance(self.loss, Linked) and not isinstance(self.loss.output, Clip):
+        if isinstance(self.loss, Linked) and not isinstance(self.loss.output, Clip):
             return
         with torch.no_grad():
-            output.bias.copy_(value)
+            output.bias.copy_(self.loss.raw_of(mean.flatten()))
 
     def reach(self, low: Tensor, high: Tensor) -> None:
         """Let an output that is clipped reach from low to high, each (*shape) in scaled units."""

@@ -23,7 +23,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "Choose one of " + ", ".join(repr(c) for c in choices) + "."
 
 
-def quoted(names: Iterable[str], most: int = 5) -> str:
+def quoted(names: Iterable[object], most: int = 5) -> str:
     """Return names as a sentence shows them, the first few of many.
 
     >>> quoted(["a", "b"]), quoted("abcdefg")

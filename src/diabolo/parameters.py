@@ -58,7 +58,7 @@ class Parameters:
     loss: str | Loss = _option(
         "squared_error",
         "What a reconstruction costs: squared_error, gaussian (likelihood in nats, variance learned or "
-        "fixed), binary_cross_entropy, absolute, huber.",
+        "fixed), binary_cross_entropy, absolute, huber, mixed (columns of several kinds).",
     )
     learning_rate: float | None = _option(
         None, "Peak step size of the optimizer, > 0. None: 0.01 for muon, 0.002 for adam."

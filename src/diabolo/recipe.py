@@ -215,6 +215,7 @@ def resolve(
     loss = as_part(Loss, "loss", p.loss)  # type: ignore[type-abstract]
     penalties = as_penalties(p.penalty)
     training = as_part(Training, "training", p.training)
+    loss.check_fits(shape, scaling)
     latent_dim = _latent_dim(p, prod(shape), latent, penalties)
     architecture = _architecture(p, prod(shape), latent_dim, default_depth)
     if p.latent_activation is not None:
@@ -351,9 +352,10 @@ def _check_output(name: str | None, loss: Loss) -> None:
         return
     check_name("output_activation", name, (*ACTIVATIONS, Clip.NAME))
     if loss.link != "linear" and name != loss.link:
+        allowed = f"None or {loss.link!r}" if loss.link in ACTIVATIONS else "None"
         raise IncompatiblePartsError(
-            f"output_activation must be None or {loss.link!r} for loss={loss.name!r}, whose link "
-            f"it is; got {name!r}."
+            f"output_activation must be {allowed} for loss={loss.name!r}, which has a link of its own; "
+            f"got {name!r}. Leave it out."
         )
 
 
@@ -376,6 +378,7 @@ def _check_read(recipe: Recipe) -> None:
     check_range("seed", recipe.seed, low=0, high=2**64, open_high=True, integer=True)
     if recipe.scaling is not None:
         check_name("scaling", recipe.scaling, SCALINGS)
+    recipe.loss.check_fits(recipe.input_shape, recipe.scaling)
     if recipe.latent_activation is not None:
         activation(recipe.latent_activation, "latent_activation")
     for penalty in recipe.penalty:

@@ -53,7 +53,15 @@ PENALTIES: dict[str, list[Penalty]] = {
     "posterior_kl": [PosteriorKL(free_bits=0.01, warmup=5)],
     "l1 + contractive": [L1(), Contractive()],
 }
-LOSSES = ["squared_error", "gaussian", "gaussian:0.1", "binary_cross_entropy", "absolute", "huber"]
+LOSSES = [
+    "squared_error",
+    "gaussian",
+    "gaussian:0.1",
+    "binary_cross_entropy",
+    "absolute",
+    "huber",
+    "mixed:numeric? binary categorical:3? numeric categorical:12",
+]
 CORRUPTIONS = [None, "gaussian", "masking", "salt_and_pepper", "gaussian:0.1+masking:0.2"]
 SHAPE = (4, 5)
 
@@ -117,7 +125,7 @@ def one_step(x: torch.Tensor, **choices: Any) -> dict[str, torch.Tensor | None]:
 def test_trains_or_refuses_in_words(architecture: str, latent: str, activation: str | None) -> None:
     part = ARCHITECTURES[architecture]
     x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
-    losses, corruptions = itertools.cycle(LOSSES), itertools.cycle(CORRUPTIONS)  # 6 and 5: all pairs in turn
+    losses, corruptions = itertools.cycle(LOSSES), itertools.cycle(CORRUPTIONS)  # 7 and 5: all pairs in turn
     for name, penalties in PENALTIES.items():
         for _ in range(2):
             choices: dict[str, Any] = {
@@ -152,10 +160,9 @@ def test_every_loss_with_every_corruption(loss: str, corruption: str | None) -> 
 def test_output_activation_trains_or_is_refused(loss: str, output: str) -> None:
     x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
     choices: dict[str, Any] = {"architecture": Dense((8,)), "loss": loss, "output_activation": output}
-    if loss == "binary_cross_entropy" and output != "sigmoid":
-        with pytest.raises(
-            IncompatiblePartsError, match="output_activation must be None or 'sigmoid' for loss="
-        ):
+    own = {"binary_cross_entropy": "None or 'sigmoid'", "mixed": "None"}.get(loss.split(":")[0])
+    if own is not None and output not in own:
+        with pytest.raises(IncompatiblePartsError, match=f"output_activation must be {own} for loss="):
             one_step(x, **choices)
         return
     assert all(g is not None and g.any() for g in one_step(x, **choices).values())

@@ -61,7 +61,7 @@ def batch(generator: torch.Generator, *shape: int) -> tuple[Tensor, Tensor]:
 
 
 def test_every_loss_is_here() -> None:
-    names = set(known_parts(Loss))
+    names = set(known_parts(Loss)) - {"mixed"}  # whose rows have a layout: test_parts_mixed.py
     assert {loss.name for loss, *_ in BY_HAND} == set(SECOND_FORMULA) == {c.name for c in LOSSES} == names
 
 

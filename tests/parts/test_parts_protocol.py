@@ -38,6 +38,7 @@ from diabolo.parts import (
     LayerWise,
     Loss,
     MaskingNoise,
+    Mixed,
     Noisy,
     Part,
     Penalty,
@@ -83,6 +84,7 @@ PARTS: list[Part] = [
     BinaryCrossEntropy(),
     Gaussian(),
     Gaussian(0.25),
+    Mixed("numeric? binary categorical:3"),
     L1(),
     L1(2.0),
     L0(0.1),
@@ -174,6 +176,7 @@ def test_an_unknown_setting_is_named(part: Part) -> None:
         (Penalty, "kl_sparsity:0.1,2", KLSparsity(target=0.1, weight=2)),
         (Loss, "gaussian:learned", Gaussian()),
         (Loss, "gaussian:0.5", Gaussian(0.5)),
+        (Loss, "mixed:numeric? categorical:3", Mixed("numeric? categorical:3")),
         (Training, "layerwise:corrupt=false,epochs=2", LayerWise(2, False)),
         (
             Architecture,

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import OutlierMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
 from diabolo.applications import ensemble
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.ensemble import Member
+from diabolo.applications.judging import Judging
 from diabolo.applications.planted import compare
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
-from diabolo.errors import CalibrationWarning, DetectionWarning, InvalidDataError, InvalidParameterError
+from diabolo.errors import DetectionWarning, InvalidDataError
 from diabolo.estimators import Autoencoder
-from diabolo.estimators.incoming import Incoming
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parts import check_range
@@ -35,13 +33,12 @@ _MOST_HELD_OUT = 10_000  # rows that the threshold comes from
 _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out once instead
 _FOLDS = 5
 _LEAST_ROWS = 4
-_ROWS_PER_BATCH = 512
 _SAMPLE = 4096  # training rows that say what is typical
 _TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
+class AnomalyDetector(Judging):
     r"""Detects rows that its autoencoders, trained on mostly normal ones, fail to restore.
 
     The surprise of a row is the geometric mean of its members' errors, each beside the error that is typical
@@ -71,6 +68,10 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
     whitening : {"feature", "joint"} or None, default="feature"
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing.
+    kinds : mapping of column to {"numeric", "binary", "categorical"}, optional
+        For columns of a table whose kind does not follow from their values. A frame with columns that are not
+        numbers, or with missing values, is coded by a ``TableEncoder``; members with the default loss then
+        get ``Mixed``, which has the loss that fits each column. So is any table where this is given.
     input_shape : sequence of int, optional
         Shape of one sample where rows come flattened.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
@@ -91,6 +92,8 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
     comparison_ : dict
         Area under the ROC curve of this detector, of PCA and of KNN, between held-out rows and anomalies that
         were planted in them: {"diabolo": {"shuffled": ..., "shifted": ...}, "PCA": ..., "KNN": ...}.
+    encoder_ : TableEncoder or None
+        How a table of mixed columns becomes numbers.
     n_features_in_ : int
     sample_shape_ : tuple of int
     feature_names_in_ : ndarray of str
@@ -103,6 +106,7 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
     calibration_fraction: float = 0.2
     trim: float = 0.1
     whitening: str | None = "feature"
+    kinds: Mapping[str | int, str] | None = None
     input_shape: Sequence[int] | None = None
     device: str = "auto"
     random_state: int | np.random.RandomState | None = None
@@ -126,6 +130,7 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
         self._check_settings()
         if isinstance(X, Source):
             self._take_shape(X)
+            self.encoder_, self._width = None, self.n_features_in_
             rows: Array | Source = X
         else:
             rows = self._check(X, reset=True)
@@ -180,7 +185,7 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
         out = held_out
         n = len(X) - len(out)
         if self.trim:
-            first = ensemble.screen(n, self.n_features_in_, seed)
+            first = ensemble.screen(n, self._width, seed, self._loss)
             first.device = self.device
             out = self._trimmed(X, out, self._fitted(first, _without(X, out), report, 0.0, 0.1))
             n = len(X) - len(out)
@@ -200,7 +205,7 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
             several = [
                 one
                 for copy in range(self.n_copies)
-                for one in ensemble.default_members(n, self.n_features_in_, (seed + 100 * copy) % 2**31)
+                for one in ensemble.default_members(n, self._width, (seed + 100 * copy) % 2**31, self._loss)
             ]
             for one in several:
                 one.device = self.device
@@ -211,6 +216,8 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
             copy.random_state = (seed + k) % 2**31
             if copy.input_shape is None and len(self.sample_shape_) > 1:
                 copy.input_shape = self.sample_shape_
+            if self._loss is not None and copy.loss == "squared_error":
+                copy.loss = self._loss
             several.append(copy)
         return several
 
@@ -240,7 +247,11 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
         (normal,) = _gathered(X, held_out)
         members = self.members_[0]
         self.comparison_ = compare(
-            lambda rows: ensemble.surprise(members, rows), _sample(_without(X, held_out)), normal, chance
+            lambda rows: ensemble.surprise(members, rows),
+            _sample(_without(X, held_out)),
+            normal,
+            chance,
+            self._loss,
         )
         seen = self.comparison_["diabolo"]
         if max(seen.values()) < _TOLD_APART:
@@ -251,119 +262,6 @@ class AnomalyDetector(OutlierMixin, Incoming):  # type: ignore[misc]
                 DetectionWarning,
                 stacklevel=3,
             )
-
-    # ------------------------------------------------------------------ the threshold
-    def set_threshold(
-        self,
-        *,
-        false_alarm_rate: float | None = None,
-        contamination: float | None = None,
-        value: float | None = None,
-    ) -> Self:
-        """Set what counts as an anomaly, without training anew. Give one of the three.
-
-        Parameters
-        ----------
-        false_alarm_rate : float in (0, 1), optional
-            Share of fresh normal rows that may be flagged.
-        contamination : float in (0, 1), optional
-            Share of rows like those of fit that are to be flagged, normal or not.
-        value : float, optional
-            The surprise above which rows are anomalies.
-        """
-        check_is_fitted(self)
-        given = [x for x in (false_alarm_rate, contamination, value) if x is not None]
-        if len(given) != 1:
-            raise InvalidParameterError(
-                "set_threshold must be given one of false_alarm_rate, contamination and value; got "
-                f"{len(given)} of them. Give for example false_alarm_rate=0.01."
-            )
-        if false_alarm_rate is not None:
-            self._set(self._promised(false_alarm_rate))
-        elif contamination is not None:
-            share = 1.0 - check_rate("contamination", contamination)
-            self._set(float(np.quantile(self.calibration_.scores, share, method="higher")))
-        else:
-            check_range("value", value)
-            self._set(float(value))  # type: ignore[arg-type]
-        return self
-
-    def _promised(self, rate: float) -> float:
-        calibration = self.calibration_
-        threshold = calibration.threshold(rate)
-        if np.isfinite(threshold):
-            return threshold
-        n = len(calibration.scores)
-        warnings.warn(
-            f"a false-alarm rate must be at least 1 / {n + 1} = {calibration.least_rate:.2g} to be promised "
-            f"by {n} held-out rows; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
-            "more rows, or a higher rate.",
-            CalibrationWarning,
-            stacklevel=3,
-        )
-        return float(calibration.scores[-1])
-
-    def _set(self, threshold: float) -> None:
-        self.threshold_, self.offset_ = threshold, -threshold
-
-    # ------------------------------------------------------------------ what goes out
-    def score_samples(self, X: Any) -> Doubles:
-        """Return how normal each row is, (n_samples,), higher = more normal: the negative surprise."""
-        return -self._applied(self._surprise, X)
-
-    def decision_function(self, X: Any) -> Doubles:
-        """Return ``score_samples`` less the threshold's, (n_samples,); negative for anomalies."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return 1 for normal rows and -1 for anomalies, (n_samples,)."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def p_value(self, X: Any) -> Doubles:
-        """Return the share of normal rows that are at least so surprising, (n_samples,), in (0, 1].
-
-        Of fresh normal rows a share of at most p has a p-value of at most p.
-        """
-        check_is_fitted(self)
-        return self.calibration_.p_value(-self.score_samples(X))
-
-    def explain(self, X: Any) -> Doubles:
-        """Return each value's part of its row's surprise, of X's shape; a row's parts sum to the surprise."""
-        out = self._applied(lambda rows: ensemble.shares(self.members, rows), X)
-        return out.reshape(len(out), *self._row_shape)
-
-    def _surprise(self, rows: Array) -> Doubles:
-        return ensemble.surprise(self.members, rows)
-
-    @property
-    def members(self) -> list[Member]:
-        """All members, those of every fold."""
-        return [member for fold in self.members_ for member in fold]
-
-    def _rows_per_batch(self) -> int:
-        return _ROWS_PER_BATCH
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "calibration_" in self.__dict__
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    # ------------------------------------------------------------------ files
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fitted detector to one file, whole or not at all; ``AnomalyDetector.load`` reads it.
-
-        Raises
-        ------
-        ModelFileError
-            Where the place cannot be written.
-        """
-        from diabolo.applications.files import write_detector
-
-        check_is_fitted(self)
-        return write_detector(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AnomalyDetector:

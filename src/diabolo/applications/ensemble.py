@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diabolo.errors import InvalidParameterError
+from diabolo.errors import IncompatiblePartsError, InvalidParameterError
 from diabolo.estimators import Autoencoder
-from diabolo.parts import GaussianNoise, MaskingNoise
+from diabolo.parts import GaussianNoise, MaskingNoise, Mixed
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -34,21 +34,24 @@ _ROUNDS = 3  # times that each feature is hidden, each time with others
 _FLOOR = 0.1  # of the typical error: a member that restores a row perfectly has no more say than this
 _RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
 _TINY = 1e-9
+_LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
 _AT_ONCE = 4096
 
 
-def default_members(n_rows: int, n_features: int, seed: int) -> list[Autoencoder]:
+def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> list[Autoencoder]:
     """Return the denoising autoencoders of the default detector: three noise levels, and one that masks."""
     noises = [*(GaussianNoise(std) for std in _NOISE), MaskingNoise(_HIDDEN)]
-    return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS) for k, noise in enumerate(noises)]
+    return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS, loss) for k, noise in enumerate(noises)]
 
 
-def screen(n_rows: int, n_features: int, seed: int) -> Autoencoder:
+def screen(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> Autoencoder:
     """Return an autoencoder for a first look at rows that may hold anomalies: too short to learn these."""
-    return _denoiser(MaskingNoise(0.5), n_rows, n_features, seed, _SCREEN_STEPS)
+    return _denoiser(MaskingNoise(0.5), n_rows, n_features, seed, _SCREEN_STEPS, loss)
 
 
-def _denoiser(noise: Any, n_rows: int, n_features: int, seed: int, steps: int) -> Autoencoder:
+def _denoiser(
+    noise: Any, n_rows: int, n_features: int, seed: int, steps: int, loss: Mixed | None
+) -> Autoencoder:
     size = int(np.clip(2 ** int(log2(max(2, n_rows / 8))), 16, 128))
     if n_rows > steps * size:
         size = 1024
@@ -57,7 +60,7 @@ def _denoiser(noise: Any, n_rows: int, n_features: int, seed: int, steps: int) -
         latent_dim=n_features,
         activation="silu",
         corruption=noise,
-        scaling="standard",
+        loss="squared_error" if loss is None else loss,
         optimizer="adam",
         learning_rate=0.002,
         weight_decay=0.0,
@@ -97,6 +100,11 @@ class Member:
         hides = isinstance(estimator.recipe_.corruption, MaskingNoise)
         plain = cls(estimator, hides, np.ones(n_features), 1.0)
         whitener = plain.whitener
+        if whitening == "joint" and plain.table is not None:
+            raise IncompatiblePartsError(
+                "whitening must be 'feature' or None for a table of mixed columns, whose costs have no "
+                "covariance; got 'joint'. Choose one of these."
+            )
         if whitening == "joint" and not hides:
             whitener = _zca(plain.residuals(rows))
         elif whitening is not None:
@@ -105,37 +113,79 @@ class Member:
         errors = cls(estimator, hides, whitener, 1.0).terms(rows).sum(1)
         return cls(estimator, hides, whitener, float(np.median(errors)) + _TINY)
 
+    @property
+    def table(self) -> Mixed | None:
+        """The loss of a table of mixed columns, where the rows are one."""
+        loss = self.estimator.recipe_.loss
+        return loss if isinstance(loss, Mixed) else None
+
     def residuals(self, rows: Array) -> Doubles:
         """Return x - restored x in the autoencoder's scaled units, (n, n_features)."""
-        restored = self.estimator.reconstruct(rows).reshape(rows.shape)
+        return self._residuals(rows, self._restored(rows))
+
+    def _restored(self, rows: Array) -> Array:
+        return self.estimator.reconstruct(rows).reshape(rows.shape)
+
+    def _residuals(self, rows: Array, restored: Array) -> Doubles:
         return (np.asarray(rows, dtype=np.float64) - restored) / self.estimator._scaler.scale
 
     def terms(self, rows: Array) -> Doubles:
         """Return each feature's part of the error, (n, n_features); their sum is the row's error."""
         if not self.hides:
-            residuals = self.residuals(rows)
-            if self.whitener.ndim == 2:
-                return np.square(residuals @ self.whitener)
-            return np.square(residuals * self.whitener)
+            return self._terms(rows, self._restored(rows))
         out = np.zeros(rows.shape)
         blank = self.estimator._scaler.offset
         for hidden in self._hidings(rows.shape[1]):
             seen = np.array(rows, dtype=np.float64)
             seen[:, hidden] = blank[hidden]
-            restored = self.estimator.reconstruct(seen).reshape(rows.shape)[:, hidden]
-            scale = self.estimator._scaler.scale[hidden] / self.whitener[hidden]
-            out[:, hidden] += np.square((rows[:, hidden] - restored) / scale)
+            out[:, hidden] += self._terms(rows, self._restored(seen))[:, hidden]
         return out / _ROUNDS
 
+    def _terms(self, rows: Array, restored: Array) -> Doubles:
+        if self.whitener.ndim == 2:
+            return np.square(self._residuals(rows, restored) @ self.whitener)
+        if self.table is not None:
+            return _costs(self.table, rows, restored) * np.square(self.whitener)
+        return np.square(self._residuals(rows, restored) * self.whitener)
+
     def _hidings(self, n_features: int) -> Iterator[NDArray[np.int64]]:
-        """Return sets of features that are hidden together: each feature is in one set per round."""
+        """Return sets of features that are hidden together: each feature is in one set per round.
+
+        What one column of a table became is hidden as a whole.
+        """
         noise = self.estimator.recipe_.corruption
         assert isinstance(noise, MaskingNoise)
         chance = np.random.default_rng(self.estimator.recipe_.seed)
+        column = np.arange(n_features) if self.table is None else np.array(self.table.column_of())
+        n = int(column[-1]) + 1
         for _ in range(_ROUNDS):
-            yield from np.array_split(
-                chance.permutation(n_features), min(n_features, round(1 / noise.fraction))
-            )
+            for some in np.array_split(chance.permutation(n), min(n, round(1 / noise.fraction))):
+                yield np.flatnonzero(np.isin(column, some))
+
+
+def _costs(table: Mixed, rows: Array, restored: Array) -> Doubles:
+    """Return what each value of a mixed table costs, (n, n_values), as its loss has it."""
+    x = np.asarray(rows, dtype=np.float64)
+    share = np.clip(restored, _LEAST_SHARE, 1.0 - _LEAST_SHARE, dtype=np.float64)
+    out = np.zeros(x.shape)
+    for block in table.blocks():
+        values = slice(block.start, block.start + block.size)
+        there = 1.0 if block.missing is None else 1.0 - x[:, block.missing, None]
+        if block.kind == "numeric":
+            out[:, values] = np.square(x[:, values] - restored[:, values]) * there
+        elif block.kind == "binary":
+            out[:, values] = _cross_entropy(x[:, values], share[:, values]) * there
+        else:
+            out[:, values] = -x[:, values] * np.log(share[:, values]) * there
+        if block.missing is not None:
+            out[:, block.missing] = _cross_entropy(x[:, block.missing], share[:, block.missing])
+    return out
+
+
+def _cross_entropy(x: Doubles, share: Doubles) -> Doubles:
+    beyond = x - np.clip(x, 0.0, 1.0)  # a value that fit never saw lies beyond 0 or 1
+    x = x - beyond
+    return -x * np.log(share) - (1.0 - x) * np.log(1.0 - share) + 2.0 * np.square(beyond)
 
 
 def _zca(residuals: Doubles) -> Doubles:

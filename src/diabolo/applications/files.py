@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from diabolo.applications.anomaly import AnomalyDetector
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.ensemble import Member, check_estimators
-from diabolo.estimators.files import consistent, describe, pack, seed_to_store, unfitted, unpack
+from diabolo.applications.tables import TableEncoder
+from diabolo.estimators.files import as_shape, consistent, describe, pack, seed_to_store, unfitted, unpack
 from diabolo.persistence import DETECTOR, read_model, write_model
 
 _PARAMETERS = tuple(f.name for f in fields(AnomalyDetector))
@@ -25,6 +27,8 @@ def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> P
     """Write a fitted detector: its members, what is typical of them, the held-out scores, the threshold."""
     params = {name: getattr(detector, name) for name in _PARAMETERS}
     params["random_state"] = seed_to_store(params["random_state"])
+    if params["kinds"] is not None:
+        params["kinds"] = [list(pair) for pair in params["kinds"].items()]
     several = isinstance(detector.estimator, (list, tuple))
     if detector.estimator is not None:
         params["estimator"] = [describe(one) for one in check_estimators(detector.estimator)]
@@ -39,6 +43,7 @@ def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> P
     header = {
         "params": params,
         "several": several,
+        "table": None if detector.encoder_ is None else detector.encoder_.to_dict(),
         "members": members,
         "folds": [len(fold) for fold in detector.members_],
         "threshold": detector.threshold_,
@@ -67,6 +72,8 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
     if params["estimator"] is not None:
         given = [unfitted(one) for one in params["estimator"]]
         params["estimator"] = given if header["several"] else given[0]
+    if params["kinds"] is not None:
+        params["kinds"] = dict(params["kinds"])
     detector = AnomalyDetector(**params)
     detector._check_settings()
     if not 0 < len(header["members"]) <= _MOST_MEMBERS or sum(header["folds"]) != len(header["members"]):
@@ -77,20 +84,9 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
         if name:
             parts[int(number)][name] = value
     members = [_member(about, part) for about, part in zip(header["members"], parts, strict=True)]
-    first = members[0].estimator
-    detector.sample_shape_, detector._row_shape = (
-        tuple(int(n) for n in header[key]) for key in ("sample_shape", "row_shape")
-    )
-    detector.n_features_in_ = first.n_features_in_
-    if {member.estimator.n_features_in_ for member in members} != {int(np.prod(detector.sample_shape_))}:
+    _take_what_comes_in(detector, header)
+    if {member.estimator.n_features_in_ for member in members} != {detector._width}:
         raise ValueError("members for samples of different sizes")
-    if header["feature_names"] is not None:
-        names = [str(name) for name in header["feature_names"]]
-        detector.feature_names_in_ = np.array(names, dtype=object)
-        if len(detector.feature_names_in_) != detector.n_features_in_:
-            raise ValueError(
-                f"{len(detector.feature_names_in_)} names for {detector.n_features_in_} features"
-            )
     rest = iter(members)
     detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
     detector.calibration_ = Calibration(tensors["calibration"].numpy())
@@ -100,6 +96,26 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
     }
     detector.set_threshold(value=header["threshold"])
     return detector
+
+
+def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> None:
+    """Set what the detector knows of its input."""
+    if header["table"] is not None:
+        detector.encoder_ = TableEncoder.from_dict(header["table"])
+        detector._take_columns(detector.encoder_)
+        return
+    detector.encoder_ = None
+    detector.sample_shape_, detector._row_shape = (
+        as_shape(header[key]) for key in ("sample_shape", "row_shape")
+    )
+    detector.n_features_in_ = detector._width = prod(detector.sample_shape_)
+    if prod(detector._row_shape) != detector._width:
+        raise ValueError(f"samples of {detector.sample_shape_} and {detector._row_shape} at once")
+    if header["feature_names"] is not None:
+        names = [str(name) for name in header["feature_names"]]
+        detector.feature_names_in_ = np.array(names, dtype=object)
+        if len(names) != detector.n_features_in_:
+            raise ValueError(f"{len(names)} names for {detector.n_features_in_} features")
 
 
 def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:

@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from diabolo.parts import Mixed
+
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 
@@ -21,25 +23,39 @@ _SHIFT = (2.0, 4.0)  # standard deviations that a shifted value moves by
 _SHIFTED = 0.25  # share of a row's features that are shifted
 
 
-def plant(rows: Array, training: Array, chance: np.random.Generator) -> dict[str, Doubles]:
+def plant(
+    rows: Array, training: Array, chance: np.random.Generator, table: Mixed | None = None
+) -> dict[str, Doubles]:
     """Return anomalies made of normal rows (n, n_features).
 
     "shuffled": half of a row's features are those of another row, so that each value is normal and their
     combination is not (left out for a single feature). "shifted": a quarter of the features, at least one,
-    lie 2 to 4 standard deviations further up or down.
+    lie 2 to 4 standard deviations further up or down. Of a mixed table whole columns are shuffled, and
+    numeric ones shifted, where there are any.
     """
-    n, d = rows.shape
     rows = np.asarray(rows, dtype=np.float64)
+    n = len(rows)
+    column_of = np.arange(rows.shape[1]) if table is None else np.array(table.column_of())
+    d = int(column_of[-1]) + 1
+    numeric = np.ones(rows.shape[1], dtype=bool) if table is None else np.isinf(table.bounds()[1])
     out = {}
     if d > 1 and n > 1:
         other = rows[(np.arange(n) + chance.integers(1, n, size=n)) % n]
-        order = chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
-        out["shuffled"] = np.where(order < d // 2, other, rows)
-    order = chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
-    shift = chance.uniform(*_SHIFT, size=rows.shape) * chance.choice([-1.0, 1.0], size=rows.shape)
-    spread = training.std(0, dtype=np.float64)
-    out["shifted"] = rows + np.where(order < max(1, round(_SHIFTED * d)), shift * spread, 0.0)
+        out["shuffled"] = np.where(_some(n, d, d // 2, chance)[:, column_of], other, rows)
+    k = int(numeric.sum())
+    if k:
+        moved = _some(n, k, max(1, round(_SHIFTED * k)), chance)
+        shift = chance.uniform(*_SHIFT, size=(n, k)) * chance.choice([-1.0, 1.0], size=(n, k))
+        out["shifted"] = rows.copy()
+        out["shifted"][:, numeric] += np.where(moved, shift, 0.0) * training[:, numeric].std(
+            0, dtype=np.float64
+        )
     return out
+
+
+def _some(n: int, d: int, k: int, chance: np.random.Generator) -> NDArray[np.bool_]:
+    """Return k of d marked in each of n rows, (n, d)."""
+    return chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1) < k
 
 
 def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
@@ -61,7 +77,11 @@ def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
 
 
 def compare(
-    surprise: Callable[[Array], Doubles], training: Array, normal: Array, chance: np.random.Generator
+    surprise: Callable[[Array], Doubles],
+    training: Array,
+    normal: Array,
+    chance: np.random.Generator,
+    table: Mixed | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the area under the ROC curve by detector and kind of anomaly.
 
@@ -75,10 +95,12 @@ def compare(
         Rows that no detector has seen.
     chance : numpy Generator
         Draws the anomalies.
+    table : Mixed, optional
+        What the rows are, where they are a table of mixed columns.
     """
     training, normal = training[:_TRAINING], normal[:_JUDGED]
     detectors = {"diabolo": surprise} | rivals(training)
-    anomalies = plant(normal, training, chance)
+    anomalies = plant(normal, training, chance, table)
     labels = np.repeat([0, 1], len(normal))
     out: dict[str, dict[str, float]] = {}
     for name, score in detectors.items():

@@ -328,7 +328,7 @@ class Autoencoder(Parameters, Fitted):
         """Raise where the scaled rows leave what the loss is defined for or the output can reach."""
         loss, output = self.recipe_.loss, self.recipe_.output_activation
         if loss.link != "linear":
-            check_targets(self._scaler, statistics, loss.low, loss.high, f"loss={loss.name!r}")
+            check_targets(self._scaler, statistics, *loss.bounds(), f"loss={loss.name!r}")
         elif output not in (None, Clip.NAME):
             reach = activation(output)
             check_targets(self._scaler, statistics, reach.low, reach.high, f"output_activation={output!r}")

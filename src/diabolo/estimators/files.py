@@ -169,7 +169,7 @@ def unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     estimator = unfitted(header)
     check_name("device", estimator.device, DEVICES)
     recipe = Recipe.from_dict(header["recipe"])
-    shape, row_shape = (_shape(header[key]) for key in ("sample_shape", "row_shape"))
+    shape, row_shape = (as_shape(header[key]) for key in ("sample_shape", "row_shape"))
     n_features = prod(shape)
     if recipe.input_shape != shape or row_shape not in (shape, (n_features,)):
         raise ValueError(f"samples of {recipe.input_shape}, {shape} and {row_shape} at once")
@@ -238,7 +238,8 @@ def _revived(axis: Any, key: str, value: Any) -> Any:
     return value
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def as_shape(value: Any) -> tuple[int, ...]:
+    """Return a sample's shape as a header holds it; ValueError for anything else."""
     if not isinstance(value, list) or not value or not all(type(n) is int and n >= 1 for n in value):
         raise ValueError(f"{value!r} is no shape")
     return tuple(value)

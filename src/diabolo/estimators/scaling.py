@@ -208,6 +208,8 @@ def choose_scaling(kind: str | None, loss: Loss, output: str | None, *, shared: 
     """Resolve "auto": by what loss and output can reach, and by whether the features share their bounds."""
     if kind != "auto":
         return kind
+    if not loss.scalable:
+        return None
     ends = [loss.low, loss.high]
     if output in ACTIVATIONS:
         ends += [ACTIVATIONS[output].low, ACTIVATIONS[output].high]
@@ -216,14 +218,27 @@ def choose_scaling(kind: str | None, loss: Loss, output: str | None, *, shared: 
     return "center" if shared else "standard"
 
 
-def check_targets(scaler: Scaler, s: Statistics, low: float, high: float, who: str) -> None:
-    """Raise where scaled training data leave the interval that the loss or the output can reach."""
-    least = float(((s.low - scaler.offset) / scaler.scale).min())
-    most = float(((s.high - scaler.offset) / scaler.scale).max())
-    slack = 1e-6 * max(1.0, abs(least), abs(most))
-    if least < low - slack or most > high + slack:
-        message = (
-            f"the scaled data must lie in [{low:g}, {high:g}] for {who}; got [{least:.4g}, {most:.4g}] with "
-            f"scaling={scaler.kind!r}. Set scaling='minmax', or choose another loss or output."
+def check_targets(
+    scaler: Scaler, s: Statistics, low: float | list[float], high: float | list[float], who: str
+) -> None:
+    """Raise where scaled training data leave the interval that the loss or the output can reach.
+
+    The interval is one for all features, or one for each.
+    """
+    least, most = (s.low - scaler.offset) / scaler.scale, (s.high - scaler.offset) / scaler.scale
+    slack = 1e-6 * np.maximum(1.0, np.maximum(np.abs(least), np.abs(most)))
+    wrong = (least < np.asarray(low) - slack) | (most > np.asarray(high) + slack)
+    if not wrong.any():
+        return
+    if isinstance(low, list):
+        j = int(np.argmax(wrong))
+        raise InvalidDataError(
+            f"column {j} must lie in [{low[j]:g}, {np.asarray(high)[j]:g}] for {who}; got "
+            f"[{least[j]:.4g}, {most[j]:.4g}]. Give rows as the TableEncoder that has this layout makes them."
         )
-        raise InvalidDataError(message) if scaler.kind is None else IncompatiblePartsError(message)
+    message = (
+        f"the scaled data must lie in [{low:g}, {high:g}] for {who}; got [{least.min():.4g}, "
+        f"{most.max():.4g}] with scaling={scaler.kind!r}. Set scaling='minmax', or choose another loss or "
+        "output."
+    )
+    raise InvalidDataError(message) if scaler.kind is None else IncompatiblePartsError(message)

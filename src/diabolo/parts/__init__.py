@@ -16,6 +16,7 @@ from diabolo.parts.latents import (
     TopK,
 )
 from diabolo.parts.losses import Absolute, BinaryCrossEntropy, Gaussian, Huber, Loss, LossModule, SquaredError
+from diabolo.parts.mixed import Mixed, MixedModule
 from diabolo.parts.penalties import L0, L1, Contractive, ForwardPass, KLSparsity, Penalty, PosteriorKL
 from diabolo.parts.trainings import EndToEnd, LayerWise, Training
 
@@ -50,6 +51,8 @@ __all__ = [
     "Loss",
     "LossModule",
     "MaskingNoise",
+    "Mixed",
+    "MixedModule",
     "Network",
     "Noisy",
     "Part",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diabolo.errors import InvalidParameterError
+from diabolo.errors import IncompatiblePartsError, InvalidParameterError
 from diabolo.parts.base import Part, check_range
 
 
@@ -35,6 +35,10 @@ class LossModule(nn.Module):
         """Map raw output to the reconstruction, any shape."""
         return raw
 
+    def raw_of(self, mean: Tensor) -> Tensor:
+        """Return raw output (n_values,) whose reconstruction is near ``mean``."""
+        return mean
+
     @abstractmethod
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each sample, (n,)."""
@@ -45,12 +49,25 @@ class Loss(Part):
     """Base of the losses. Abstract.
 
     ``link`` names the activation that maps raw output to the reconstruction; ``low`` and ``high``
-    bound the targets.
+    bound the targets. ``scalable`` says whether the estimators may scale the rows.
     """
 
     link: ClassVar[str] = "linear"
     low: ClassVar[float] = -math.inf
     high: ClassVar[float] = math.inf
+    scalable: ClassVar[bool] = True
+
+    def bounds(self) -> tuple[float | list[float], float | list[float]]:
+        """Return the least and the greatest target: one for all values of a row, or one for each."""
+        return self.low, self.high
+
+    def check_fits(self, shape: tuple[int, ...], scaling: str | None) -> None:
+        """Raise IncompatiblePartsError where samples of this shape, or scaled so, have no such loss."""
+        if scaling is not None and not self.scalable:
+            raise IncompatiblePartsError(
+                f"scaling must be None or 'auto' for loss={self.name!r}, whose rows have units of their own; "
+                f"got {scaling!r}. Leave scaling out."
+            )
 
     @abstractmethod
     def build(self) -> LossModule:
@@ -133,6 +150,10 @@ class BinaryCrossEntropyModule(LossModule):
     def mean(self, raw: Tensor) -> Tensor:
         """Map logits to shares, any shape."""
         return torch.sigmoid(raw)
+
+    def raw_of(self, mean: Tensor) -> Tensor:
+        """Return raw output (n_values,) whose reconstruction is near ``mean``."""
+        return torch.logit(mean.clamp(0.01, 0.99))
 
     def forward(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each sample, (n,)."""
