@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diabolo.applications.anomaly import AnomalyDetector
+    from diabolo.applications.localization import AnomalyMap
 
-__all__ = ["AnomalyDetector"]
+__all__ = ["AnomalyDetector", "AnomalyMap"]
 
-_PLACES = {"AnomalyDetector": "anomaly"}
+_PLACES = {"AnomalyDetector": "anomaly", "AnomalyMap": "localization"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,149 @@
+"""One of the scales of an ``AnomalyMap``: an autoencoder of tiles and the errors it usually makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from diabolo.applications.tiles import Floats, Tiling, reduced
+from diabolo.estimators import Autoencoder
+
+_SOME = 4096  # tiles that say where in a tile errors are large
+_LEAST_SHARE = 1e-3  # of the mean error: where less is usual, a pixel that never varies would count for all
+_LEAST_CONTRAST = 0.01  # of the mean contrast: below, it is noise of the sensor
+_AROUND = 2.0  # standard deviation, in pixels, of the surroundings that the contrast is measured in
+_PER_IMAGE = 10_000  # pixels that say what errors are usual
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Typical:
+    """The logarithms of errors on good images, given the logarithm c of the contrast around a pixel.
+
+    A surface rich in contrast is restored less well, so that its error is put beside a + b c + d c^2, the
+    ``curve`` (a, b, d) of good images, c being kept between ``low`` and ``high``, where they were seen.
+    ``level`` and ``level_spread`` are mean and standard deviation of the images' medians of what remains,
+    ``spread`` is that of the pixels around their image's median. ``floor`` is added to the contrast.
+    """
+
+    curve: tuple[float, float, float]
+    low: float
+    high: float
+    floor: float
+    level: float
+    level_spread: float
+    spread: float
+
+    @classmethod
+    def of(cls, samples: Iterable[Sequence[Floats]]) -> Self:
+        """Return what is typical of these errors and contrasts, (n_pixels,) of each image."""
+        pairs = [(errors.astype(np.float64), contrast.astype(np.float64)) for errors, contrast in samples]
+        floor = _LEAST_CONTRAST * float(np.mean([contrast.mean() for _, contrast in pairs])) or 1.0
+        logs = [np.log(contrast + floor) for _, contrast in pairs]
+        every = np.concatenate(logs)
+        curve = np.linalg.lstsq(_powers(every), np.concatenate([e for e, _ in pairs]), rcond=None)[0]
+        left = [errors - _powers(log) @ curve for (errors, _), log in zip(pairs, logs, strict=True)]
+        levels = [float(np.median(rest)) for rest in left]
+        inside = [np.square(rest - level).mean() for rest, level in zip(left, levels, strict=True)]
+        a, b, d = (float(c) for c in curve)
+        return cls(
+            (a, b, d),
+            float(every.min()),
+            float(every.max()),
+            floor,
+            float(np.mean(levels)),
+            float(np.std(levels)),
+            float(np.sqrt(np.mean(inside))),
+        )
+
+    def compared(self, errors: Floats, contrast: Floats, *, within: bool) -> Floats:
+        """Return errors in standard deviations: from good images' mean, or from the image's own median."""
+        log = np.clip(np.log(contrast + np.float32(self.floor)), self.low, self.high)
+        a, b, d = self.curve
+        left = errors - (a + log * (b + log * d))
+        level = float(np.median(left)) if within else self.level
+        spread = self.spread if within else float(np.hypot(self.spread, self.level_spread))
+        return np.asarray((left - np.float32(level)) / np.float32(spread or 1.0), dtype=np.float32)
+
+
+def _powers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([np.ones_like(values), values, values**2], axis=1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An autoencoder of tiles of images that are reduced by ``factor``.
+
+    ``weight`` (channels, *tile) is one over the mean squared error at each place of a tile: errors are larger
+    at its rim, of whose surroundings less is known. ``flat`` tells that its samples have no axis of channels.
+    """
+
+    factor: int
+    estimator: Autoencoder
+    weight: Floats
+    flat: bool
+
+    @classmethod
+    def trained(cls, factor: int, estimator: Autoencoder, tiles: Floats, *, flat: bool) -> Self:
+        """Fit ``estimator`` to tiles (n, channels, *tile) of reduced images."""
+        samples = tiles[:, 0] if flat else tiles
+        estimator.fit(samples)
+        some = samples[:: -(-len(samples) // _SOME)]
+        error = np.square(estimator.reconstruct(some) - some, dtype=np.float64).mean(0)
+        weight = 1.0 / np.maximum(error, _LEAST_SHARE * error.mean() or 1.0)
+        return cls(factor, estimator, weight.astype(np.float32).reshape(tiles.shape[1:]), flat)
+
+    def errors(self, image: Floats, tiling: Tiling, smoothing: float) -> tuple[Floats, Floats]:
+        """Return the logarithm of the smoothed error and the contrast of an image (channels, *extents).
+
+        Both are (*extents) of the reduced image. The contrast is the variance around a pixel, in units of
+        the mean squared error.
+        """
+
+        def squares(tiles: Floats) -> Floats:
+            samples = tiles[:, 0] if self.flat else tiles
+            error = np.square(self.estimator.reconstruct(samples) - samples).reshape(tiles.shape)
+            return np.asarray((error * self.weight).mean(1))
+
+        small = reduced(image, self.factor)
+        error = tiling.mapped(small, squares)
+        if smoothing:
+            error = ndimage.gaussian_filter(error, smoothing, mode="reflect")
+        contrast = np.zeros_like(error)
+        for channel, weight in zip(small, self.weight, strict=True):
+            centred = channel - channel.mean(dtype=np.float64).astype(np.float32)
+            mean, square = (ndimage.gaussian_filter(x, _AROUND) for x in (centred, np.square(centred)))
+            contrast += np.maximum(square - np.square(mean), 0) * weight.mean() / len(small)
+        return np.log(np.maximum(error, _TINY)), contrast
+
+
+def default_estimator(n_tiles: int, size: int) -> Autoencoder:
+    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values."""
+    return Autoencoder(
+        latent_dim=max(1, min(64, size // 4)),
+        hidden_dims=[min(256, 2 * size)],
+        activation="silu",
+        output_activation="linear",
+        corruption="gaussian:0.5",
+        scaling="center",
+        optimizer="adam",
+        learning_rate=0.001,
+        weight_decay=0.0,
+        batch_size=256,
+        epochs=max(1, round(4000 * 256 / n_tiles)),
+        validation_fraction=0.05,
+    )
+
+
+def some_pixels(chance: np.random.RandomState, *maps: Floats, most: int = _PER_IMAGE) -> list[Floats]:
+    """Return the values of maps of one size at up to ``most`` places, flat."""
+    n = maps[0].size
+    if n <= most:
+        return [values.reshape(-1) for values in maps]
+    places = chance.randint(n, size=most)
+    return [values.reshape(-1)[places] for values in maps]
