@@ -79,7 +79,8 @@ class Parameters:
     )
     # objective
     corruption: str | Corruption | None = _option(
-        None, "Noise on the input while training: gaussian, masking, salt_and_pepper, chains, or None."
+        None,
+        "Noise on the input while training: gaussian, coarse, masking, salt_and_pepper, chains, or None.",
     )
     latent: str | Latent = _option(
         "deterministic",

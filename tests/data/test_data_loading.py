@@ -13,11 +13,12 @@ from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterErro
 
 def test_exports():
     sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "ShardSource", "Source"]
-    assert set(diabolo.data.__all__) == {"Dataset", *sources, "known_names", "load", "open_source"}
+    scans = ["Scan", "read_scan", "write_map", "write_mask"]
+    assert set(diabolo.data.__all__) == {"Dataset", *sources, *scans, "known_names", "load", "open_source"}
 
 
 def test_importing_costs_numpy_only():
-    heavy = ["torch", "sklearn", "scipy", "pandas", "pyarrow", "PIL", "pooch"]
+    heavy = ["torch", "sklearn", "scipy", "pandas", "pyarrow", "PIL", "pooch", "nibabel", "pydicom"]
     program = f"import sys, diabolo.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

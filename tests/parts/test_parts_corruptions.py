@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.parts import (
     Chain,
+    CoarseNoise,
     Corruption,
     Dense,
     Deterministic,
@@ -22,6 +23,7 @@ from diabolo.parts import (
 
 ONE_OF_EACH: list[Corruption] = [
     GaussianNoise(0.3),
+    CoarseNoise(0.3, 3),
     MaskingNoise(0.4),
     SaltAndPepper(0.2),
     Chain([GaussianNoise(0.1), MaskingNoise(0.3)]),
@@ -61,6 +63,32 @@ def test_gaussian_noise_has_its_deviation_and_mean_zero(std: float, seed: int) -
     assert within(float(noise.mean()), 0.0, std / N**0.5)
     assert within(float(noise.std()), std, std / (2 * N) ** 0.5)
     assert within(float((noise.abs() < std).double().mean()), 0.6827, (0.6827 * 0.3173 / N) ** 0.5)
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 7), (2, 9, 7), (2, 5, 9, 7)])
+def test_coarse_noise_is_linear_between_the_points_of_its_grid(shape: tuple[int, ...]) -> None:
+    x = torch.rand(3, *shape, generator=seeded(1), dtype=torch.float64)
+    noise = CoarseNoise(0.5, 3)(x, seeded()) - x
+    extents = shape[1:] if len(shape) > 2 else shape
+    for axis, extent in enumerate(extents, start=x.ndim - len(extents)):
+        if extent == 9:  # points at 0, 4 and 8, straight lines between them
+            along = noise.movedim(axis, -1)
+            bends = along.diff(n=2, dim=-1).abs().amax(dim=tuple(range(along.ndim - 1)))
+            assert bends[3] > 1e-3
+            assert bends[[0, 1, 2, 4, 5, 6]].max() < 1e-12
+    if len(shape) > 2:
+        assert not torch.equal(noise[:, 0], noise[:, 1])  # each channel has its own
+
+
+def test_coarse_noise_has_its_deviation_at_the_points_and_half_between_four() -> None:
+    noise = CoarseNoise(0.8, 2)(torch.zeros(N, 3, 3, dtype=torch.float64), seeded())
+    for place, std in (((0, 0), 0.8), ((2, 2), 0.8), ((1, 1), 0.4)):
+        at = noise[:, *place]
+        assert within(float(at.mean()), 0.0, std / N**0.5)
+        assert within(float(at.std()), std, std / (2 * N) ** 0.5)
+    fine = CoarseNoise(0.8, 8)(torch.zeros(1, 4, 5), seeded())
+    white = torch.randn(1, 4, 5, generator=seeded())
+    assert torch.allclose(fine, 0.8 * white)
 
 
 @settings(max_examples=25)

@@ -22,6 +22,7 @@ from diabolo.parts import (
     BatchTopK,
     BinaryCrossEntropy,
     Chain,
+    CoarseNoise,
     Contractive,
     Conv,
     Corruption,
@@ -62,6 +63,8 @@ PARTS: list[Part] = [
     Conv(2, [3], 5, "elu", "pool", "resize", "spatial", "layer", 0.1, "he"),
     GaussianNoise(),
     GaussianNoise(0.2),
+    CoarseNoise(),
+    CoarseNoise(0.5, 8),
     MaskingNoise(),
     MaskingNoise(0.3),
     SaltAndPepper(),
@@ -163,6 +166,7 @@ def test_an_unknown_setting_is_named(part: Part) -> None:
 @pytest.mark.parametrize(
     ("axis", "text", "part"),
     [
+        (Corruption, "coarse:0.5,8", CoarseNoise(0.5, 8)),
         (Corruption, "masking", MaskingNoise()),
         (Corruption, "masking:0.3", MaskingNoise(0.3)),
         (Corruption, " gaussian : std = 0.2 ", GaussianNoise(0.2)),
@@ -202,7 +206,11 @@ def test_written_numbers_are_read_back_exactly(fraction: float, std: float) -> N
     ("axis", "value", "words"),
     [
         (Corruption, "maskin", "corruption must be a known name; got 'maskin'. Did you mean 'masking'?"),
-        (Corruption, "", "corruption must be a known name; got ''. Choose one of 'chain', 'gaussian'"),
+        (
+            Corruption,
+            "",
+            "corruption must be a known name; got ''. Choose one of 'chain', 'coarse', 'gaussian'",
+        ),
         (Corruption, "masking:fractoin=0.3", "got 'fractoin'. Did you mean 'fraction'?"),
         (Corruption, "masking:0.3,0.4", "corruption.0.4 must be a setting of 'masking'"),
         (Corruption, "masking:0.3,fraction=0.4", "given once; got 'fraction' twice."),
@@ -233,6 +241,8 @@ def test_wrong_names_get_their_neighbours(axis: Any, value: Any, words: str) -> 
     ("cls", "settings", "words"),
     [
         (GaussianNoise, {"std": 0}, "std of GaussianNoise must be a number > 0; got 0."),
+        (CoarseNoise, {"std": 0}, "std of CoarseNoise must be a number > 0; got 0."),
+        (CoarseNoise, {"cells": 0}, "cells of CoarseNoise must be an integer >= 1; got 0."),
         (GaussianNoise, {"std": -1}, "std of GaussianNoise must be a number > 0; got -1."),
         (GaussianNoise, {"std": math.inf}, "std of GaussianNoise must be a number > 0; got inf."),
         (GaussianNoise, {"std": math.nan}, "std of GaussianNoise must be a number > 0; got nan."),

@@ -11,6 +11,7 @@ from diabolo.data.folders import ImageFolderSource
 from diabolo.data.loading import load
 from diabolo.data.opening import open_source
 from diabolo.data.parquet import ParquetSource
+from diabolo.data.scans import Scan, read_scan, write_map, write_mask
 from diabolo.data.shards import ShardSource
 from diabolo.data.sources import ArraySource, NpySource, Source
 
@@ -20,9 +21,13 @@ __all__ = [
     "ImageFolderSource",
     "NpySource",
     "ParquetSource",
+    "Scan",
     "ShardSource",
     "Source",
     "known_names",
     "load",
     "open_source",
+    "read_scan",
+    "write_map",
+    "write_mask",
 ]

@@ -39,6 +39,18 @@ def system_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing ``path`` into a ``DataFileError``."""
+    try:
+        yield
+    except OSError as error:
+        raise DataFileError(
+            f"{path} must be in a place that can be written; got {error.strerror or error}. "
+            "Choose another folder or make room."
+        ) from error
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open ``path`` for reading, through gzip when its first bytes say so.
 

@@ -12,13 +12,14 @@ from diabolo.data.files import system_errors
 from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
 from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
 from diabolo.data.images import check_image_size, find_images, read_images
+from diabolo.data.scans import is_scan, read_scan
 from diabolo.data.shards import find_shards, read_shards
 from diabolo.data.tables import read_csv, read_parquet
 from diabolo.errors import DataFileError, InvalidParameterError
 from diabolo.names import did_you_mean
 
 _TABLES = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
-_KINDS = ".npy, .npz, .csv, .tsv, .parquet, an idx file or a picture"
+_KINDS = ".npy, .npz, .csv, .tsv, .parquet, .nii, .dcm, an idx file or a picture"
 
 
 def load(
@@ -36,10 +37,11 @@ def load(
     Parameters
     ----------
     source : str or Path
-        A file (``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, idx as MNIST has it, a picture), a
-        folder (of pictures, of one sub-folder of pictures for each class, of ``.parquet`` or ``.npy`` files
-        that are parts of one table, or of MNIST's files), or one of ``known_names()``. Text tables and idx
-        files may be gzipped.
+        A file (``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, idx as MNIST has it, a picture, a scan
+        in ``.nii`` or ``.dcm``), a folder (of pictures, of one sub-folder of pictures for each class, of
+        ``.parquet`` or ``.npy`` files that are parts of one table, of the DICOM slices of one scan, or of
+        MNIST's files), or one of ``known_names()``. Text tables, idx files and ``.nii`` may be gzipped. The
+        samples of a scan are its slices; ``diabolo.data.read_scan`` keeps its geometry too.
     label : str, optional
         The column of a table, or the array of a ``.npz`` file, to take as y.
     columns : sequence of str, optional
@@ -113,6 +115,8 @@ def _load_file(
         refuse(label, "label", "a table or a .npz file", path)
         return read_images([path], name=path.name, image_size=image_size)
     refuse(image_size, "image_size", "pictures", path)
+    if is_scan(path):
+        return _load_scan(path, label)
     if suffix in _TABLES:
         return _TABLES[suffix](path, label, columns)
     if suffix == ".npz":
@@ -146,6 +150,9 @@ def _load_folder(
     if shards:
         refuse(image_size, "image_size", "pictures", folder)
         return read_shards(shards, name, label, columns)
+    if is_scan(folder):
+        refuse(image_size, "image_size", "pictures", folder)
+        return _load_scan(folder, label)
     hint = ""
     if str(folder) in known_names():
         hint = f" To get the data set {folder}, call from another folder: this one hides its name."
@@ -153,9 +160,15 @@ def _load_folder(
         inside = sorted(entry.name for entry in folder.iterdir())
     got = "nothing" if not inside else ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
     raise DataFileError(
-        f"{folder} must hold pictures, sub-folders of pictures, .parquet or .npy files, or MNIST's idx "
-        f"files; got {got}. Give the path of one file, or of another folder.{hint}"
+        f"{folder} must hold pictures, sub-folders of pictures, .parquet or .npy files, DICOM slices, or "
+        f"MNIST's idx files; got {got}. Give the path of one file, or of another folder.{hint}"
     )
+
+
+def _load_scan(path: Path, label: str | None) -> Dataset:
+    """Return the slices of a scan."""
+    refuse(label, "label", "a table or a .npz file", path)
+    return Dataset(X=read_scan(path).voxels, name=path.resolve().name)
 
 
 def refuse(value: object, option: str, meant_for: str, source: Path | str) -> None:

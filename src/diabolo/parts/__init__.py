@@ -3,7 +3,14 @@
 from diabolo.parts.activations import ACTIVATIONS, Activation, activation
 from diabolo.parts.architectures import Architecture, Conv, Dense, Level, Network
 from diabolo.parts.base import Part, as_part, check_range, known_parts
-from diabolo.parts.corruptions import Chain, Corruption, GaussianNoise, MaskingNoise, SaltAndPepper
+from diabolo.parts.corruptions import (
+    Chain,
+    CoarseNoise,
+    Corruption,
+    GaussianNoise,
+    MaskingNoise,
+    SaltAndPepper,
+)
 from diabolo.parts.latents import (
     BatchTopK,
     Code,
@@ -30,6 +37,7 @@ __all__ = [
     "BatchTopK",
     "BinaryCrossEntropy",
     "Chain",
+    "CoarseNoise",
     "Code",
     "Contractive",
     "Conv",

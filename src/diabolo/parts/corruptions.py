@@ -9,10 +9,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from diabolo.errors import InvalidParameterError
 from diabolo.parts.base import Part, as_part, check_range
 from diabolo.parts.shares import drawn, kept
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass
@@ -45,6 +48,48 @@ class GaussianNoise(Corruption):
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``x`` plus noise."""
         return torch.add(x, drawn(Tensor.normal_, torch.empty_like(x), generator=generator), alpha=self.std)
+
+
+@dataclass
+class CoarseNoise(Corruption):
+    r"""Additive noise that is smooth over many pixels, :math:`\tilde x = x + \sigma\,U\varepsilon`.
+
+    Epsilon is standard normal on a grid of ``cells`` points along each extent, and U interpolates it linearly
+    to the sample's size. A net that takes such blotches away takes away lesions of their size too,
+    where fine noise only teaches it to smooth (Kascenas, Pugeault, O'Neil 2022).
+
+    Samples (length,), (height, width), (channels, height, width) or (channels, depth, height, width): each
+    channel gets noise of its own. (channels, length) counts as a picture. Along an extent of no more than
+    ``cells`` every value is a point of the grid.
+
+    Parameters
+    ----------
+    std : float > 0, default=0.2
+        Standard deviation at the points of the grid, in scaled units; between the points it is
+        less, down to half of it in a picture.
+    cells : int >= 1, default=16
+        Points of the grid along each extent.
+    """
+
+    name: ClassVar[str] = "coarse"
+    std: float = 0.2
+    cells: int = 16
+
+    def validate(self) -> None:
+        """Check the settings."""
+        check_range("std of CoarseNoise", self.std, low=0, open_low=True)
+        check_range("cells of CoarseNoise", self.cells, low=1, integer=True)
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return ``x`` plus noise."""
+        first = 1 if x.ndim < 4 else 2
+        channels, extents = x.shape[1:first], x.shape[first:]
+        grid = [min(n, self.cells) for n in extents]
+        coarse = drawn(Tensor.normal_, x.new_empty(len(x), *channels, *grid), generator=generator)
+        stacked = coarse.reshape(len(x), -1, *grid)
+        mode = _LINEAR[len(extents)]
+        fine = functional.interpolate(stacked, size=tuple(extents), mode=mode, align_corners=True)
+        return torch.add(x, fine.reshape(x.shape), alpha=self.std)
 
 
 @dataclass

@@ -1,0 +1,383 @@
+"""Lesions found in FLAIR slices and x-rays told apart, by nets that saw no disease, beside simple rules.
+
+    python benchmarks/medical.py --seeds 5
+    python benchmarks/medical.py --quick
+
+writes benchmarks/results/medical.json and .md. FLAIR: patients are split into training, validation and test;
+training takes their slices without tumour. A map has one number for each pixel; its threshold is the one with
+the best Dice over all pixels of the validation patients' slices; Dice, over all pixels of the test patients'
+slices, and average precision are said of the test patients. Slices are not skull-stripped, and the scalp is
+bright: every method is therefore measured twice, on the whole slice and on the inner head, the pixels deeper
+under the head's outline than 0.3 of its greatest depth. X-rays: half of the normal ones train. This is a
+comparison of methods on two public data sets and says nothing about use on patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import sklearn
+import torch
+from kinds import processor
+from scipy import ndimage
+from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+import diabolo
+from diabolo import Autoencoder
+from diabolo.parts import CoarseNoise, Dense, GaussianNoise
+
+try:
+    from diabolo.applications import AnomalyMap
+except ImportError:  # a build without the applications: the rest of the table
+    AnomalyMap = None
+
+RESULTS = Path(__file__).parent / "results"
+Floats = np.ndarray[Any, np.dtype[Any]]
+INNER = 0.3  # of the greatest depth under the head's outline
+DARK = 12  # of 255: air
+SIZE = 32  # pixels along an edge of what dense nets see
+DEFAULTS = {
+    "batch_size": 32,
+    "optimizer": "adam",
+    "scaling": "center",
+    "validation_fraction": 0.0,
+}
+
+
+def reduced(images: Floats, size: int) -> Floats:
+    """Return square images (n, h, w) as means over blocks, (n, size, size)."""
+    n, height, _ = images.shape
+    block = height // size
+    means: Floats = images.reshape(n, size, block, size, block).mean((2, 4)).astype(np.float32)
+    return means
+
+
+def enlarged(maps: Floats, size: int) -> Floats:
+    """Return maps (n, h, w) at a larger size, smooth between their pixels."""
+    factor = size / maps.shape[1]
+    return ndimage.zoom(maps, (1, factor, factor), order=1, grid_mode=True, mode="nearest")
+
+
+class Slices:
+    """FLAIR slices at half size, in units of the slice's own brain, with depth and tumours."""
+
+    def __init__(self, path: Path, size: int = 64) -> None:
+        with np.load(path) as stored:
+            images, masks, self.patient = stored["images"], stored["masks"], stored["patient"]
+        self.tumour = masks.any((1, 2))
+        self.masks = reduced(masks, size) >= 0.5
+        grey = reduced(images, size)
+        head = np.stack([self._head(image) for image in grey])
+        self.depth = np.stack([ndimage.distance_transform_edt(np.pad(h, 1))[1:-1, 1:-1] for h in head])
+        self.depth /= np.maximum(self.depth.max((1, 2), keepdims=True), 1)
+        level = [
+            np.percentile(image[inner], 75) if inner.any() else 255.0
+            for image, inner in zip(grey, self.depth > INNER, strict=True)
+        ]
+        self.images = np.minimum(grey / np.maximum(level, 8)[:, None, None], 4).astype(np.float32)
+        columns = [np.flatnonzero(h.any(0)) for h in head]
+        self.middle = np.array([c[0] + c[-1] if len(c) else size - 1 for c in columns])
+
+    @staticmethod
+    def _head(image: Floats) -> Floats:
+        """Return the largest area that is brighter than air, without its holes."""
+        bright = image > max(DARK, 0.15 * np.percentile(image, 99))
+        closed = ndimage.binary_closing(np.pad(bright, 3), iterations=2)
+        filled = ndimage.binary_fill_holes(closed)[3:-3, 3:-3]
+        areas, n = ndimage.label(filled)
+        if n < 2:
+            return filled
+        return areas == 1 + np.argmax(ndimage.sum_labels(filled, areas, range(1, n + 1)))
+
+    def mirrored(self, maps: Floats) -> Floats:
+        """Return maps (n, h, w) with left and right exchanged about the head's middle."""
+        turned = ndimage.gaussian_filter(maps, (0, 1.5, 1.5))[:, :, ::-1]
+        shift = self.middle - (maps.shape[2] - 1)
+        return np.stack([np.roll(m, s, axis=1) for m, s in zip(turned, shift, strict=True)])
+
+
+def net(corruption: Any, latent_dim: int, hidden: int, epochs: int, seed: int) -> Autoencoder:
+    """Return a dense net of one hidden layer on each side."""
+    return Autoencoder(
+        architecture=Dense((hidden,), activation="silu"),
+        latent_dim=latent_dim,
+        corruption=corruption,
+        epochs=epochs,
+        random_state=seed,
+        **DEFAULTS,
+    )
+
+
+def restored(model: Any, train: Floats, images: Floats) -> Floats:
+    """Return image - restored image of a model that learns from ``train``: positive where too bright."""
+    size = images.shape[1]
+    model.fit(reduced(train, SIZE))
+    small = reduced(images, SIZE)
+    return enlarged(small - model.reconstruct(small).reshape(small.shape), size)
+
+
+class Components:
+    """PCA with the two methods that are needed of an estimator."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self._pca = PCA(n, svd_solver="randomized", random_state=seed)
+
+    def fit(self, images: Floats) -> None:
+        """Learn from images (n, h, w)."""
+        self._pca.fit(images.reshape(len(images), -1))
+
+    def reconstruct(self, images: Floats) -> Floats:
+        """Return the nearest images that the components can make."""
+        return self._pca.inverse_transform(self._pca.transform(images.reshape(len(images), -1)))
+
+
+def moved(images: Floats, seed: int, copies: int = 4) -> Floats:
+    """Return images, the same with left and right exchanged, and copies of both shifted by up to 4 pixels."""
+    chance = np.random.default_rng(seed)
+    both = np.concatenate([images, images[:, :, ::-1]])
+    shifted = [
+        np.stack([np.roll(image, chance.integers(-4, 5, 2), axis=(0, 1)) for image in both])
+        for _ in range(copies)
+    ]
+    return np.concatenate([both, *shifted])
+
+
+def flair_maps(slices: Slices, train: Floats, seed: int, quick: bool) -> dict[str, Callable[[], Floats]]:
+    """Return what computes each method's map (n, h, w); ``train`` numbers the slices to learn from."""
+    images, good = slices.images, slices.images[train]
+
+    @functools.cache
+    def smooth(name: str) -> Floats:
+        """Return the image or a net's residual, smoothed. Kept: combinations share it."""
+        white = {"white 0.5": 0.5, "white 1, moved": 1.0}
+        corruption = (
+            GaussianNoise(white[name]) if name in white else CoarseNoise(0.5, 8) if name == "coarse" else None
+        )
+        if name == "intensity":
+            maps = images
+        elif name == "pca":
+            maps = restored(Components(20, seed), good, images)
+        elif name == "bottleneck":
+            maps = restored(net(None, 32, 256, 5 if quick else 50, seed), good, images)
+        elif name == "white 1, moved":
+            model = net(corruption, 512, 1024, 1 if quick else 10, seed)
+            maps = restored(model, moved(good, seed), images)
+        else:
+            maps = restored(net(corruption, 512, 1024, 5 if quick else 50, seed), good, images)
+        return ndimage.median_filter(maps, size=(1, 5, 5))
+
+    def asymmetry(name: str) -> Floats:
+        """Return by how much a map is higher here than on the other side of the head."""
+        maps = smooth(name)
+        return ndimage.median_filter(maps - slices.mirrored(maps), size=(1, 3, 3))
+
+    def both(one: Floats, other: Floats) -> Floats:
+        """Return the lower of two maps, in standard deviations from the training slices' median."""
+        inner = slices.depth[train] > INNER
+        parts = [(m - np.median(m[train][inner])) / m[train][inner].std() for m in (one, other)]
+        return np.minimum(*parts)
+
+    methods: dict[str, Callable[[], Floats]] = {
+        "intensity": lambda: smooth("intensity"),
+        "asymmetry of intensity": lambda: asymmetry("intensity"),
+        "intensity and its asymmetry": lambda: both(smooth("intensity"), asymmetry("intensity")),
+        "PCA-20, residual": lambda: smooth("pca"),
+        "PCA-20, asymmetry of the residual": lambda: asymmetry("pca"),
+        "autoencoder, bottleneck of 32, residual": lambda: smooth("bottleneck"),
+        "denoising, coarse noise 0.5 at 8 x 8, residual": lambda: smooth("coarse"),
+        "denoising, coarse noise, asymmetry of the residual": lambda: asymmetry("coarse"),
+        "denoising, white noise 0.5, residual": lambda: smooth("white 0.5"),
+        "denoising, white noise 0.5, asymmetry of the residual": lambda: asymmetry("white 0.5"),
+        "intensity and asymmetry of that residual (white noise 0.5)": lambda: both(
+            smooth("intensity"), asymmetry("white 0.5")
+        ),
+        "denoising, white noise 1, slices moved, residual": lambda: smooth("white 1, moved"),
+        "denoising, white noise 1, slices moved, asymmetry of the residual": lambda: asymmetry(
+            "white 1, moved"
+        ),
+        "intensity and asymmetry of that residual (slices moved)": lambda: both(
+            smooth("intensity"), asymmetry("white 1, moved")
+        ),
+    }
+    if AnomalyMap is not None:
+        methods["AnomalyMap"] = lambda: np.asarray(
+            AnomalyMap(random_state=seed).fit(images[train], groups=slices.patient[train]).heatmap(images)
+        )
+    return methods
+
+
+def best_dice(maps: Floats, masks: Floats) -> float:
+    """Return the threshold with the best Dice over all pixels."""
+    order = np.argsort(-maps.ravel(), kind="stable")
+    hits = np.cumsum(masks.ravel()[order])
+    dice = 2 * hits / (np.arange(1, len(hits) + 1) + masks.sum())
+    return float(maps.ravel()[order[dice.argmax()]])
+
+
+def flair(path: Path, seeds: int, quick: bool) -> dict[str, dict[str, list[float]]]:
+    """Return Dice, average precision and seconds for each method, one number for each split."""
+    slices = Slices(path)
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seed in range(seeds):
+        patients = np.random.default_rng(seed).permutation(np.unique(slices.patient))
+        first, second = len(patients) // 2, len(patients) * 11 // 16
+        part = [np.isin(slices.patient, p) for p in np.split(patients, [first, second])]
+        train = np.flatnonzero(part[0] & ~slices.tumour)
+        for name, compute in flair_maps(slices, train, seed, quick).items():
+            start = time.process_time()
+            maps = compute()
+            found[name]["seconds"].append(time.process_time() - start)
+            for region, deep in (("whole", -1.0), ("inner", INNER)):
+                seen = np.where(slices.depth > deep, maps, maps.min())
+                threshold = best_dice(seen[part[1]], slices.masks[part[1]])
+                test, truth = seen[part[2]], slices.masks[part[2]]
+                shown = test >= threshold
+                dice = 2 * (shown & truth).sum() / (shown.sum() + truth.sum())
+                found[name][f"{region} dice"].append(float(dice))
+                found[name][f"{region} ap"].append(
+                    float(average_precision_score(truth.ravel(), test.ravel()))
+                )
+            print(f"flair {seed} {name}: {found[name]['inner dice'][-1]:.3f}", flush=True)
+    return found
+
+
+def xray_scores(train: Floats, images: Floats, seed: int, quick: bool) -> dict[str, Callable[[], Floats]]:
+    """Return what computes each method's score (n,), higher = less normal."""
+
+    def residual(model: Any) -> Floats:
+        model.fit(train)
+        return np.square(images - model.reconstruct(images).reshape(images.shape)).mean((1, 2))
+
+    def neighbours() -> Floats:
+        index = NearestNeighbors(n_neighbors=5).fit(train.reshape(len(train), -1))
+        return index.kneighbors(images.reshape(len(images), -1))[0].mean(1)
+
+    epochs = 5 if quick else 150
+    methods: dict[str, Callable[[], Floats]] = {
+        "mean grey": lambda: images.mean((1, 2)),
+        "KNN of pixels": neighbours,
+        "PCA-50": lambda: residual(Components(min(50, len(train) - 1), seed)),
+        "autoencoder, bottleneck of 32": lambda: residual(net(None, 32, 256, epochs, seed)),
+        "denoising, white noise 0.5": lambda: residual(net(GaussianNoise(0.5), 512, 1024, epochs, seed)),
+        "denoising, coarse noise 0.5 at 8 x 8": lambda: residual(
+            net(CoarseNoise(0.5, 8), 512, 1024, epochs, seed)
+        ),
+    }
+    if AnomalyMap is not None:
+        whole = {"tile": SIZE, "scales": (1,), "smoothing": 0.5, "reference": "training"}
+        for name, choices in (("AnomalyMap", {}), ("AnomalyMap, the whole picture as one tile", whole)):
+            model = AnomalyMap(random_state=seed, **choices)
+            methods[name] = lambda model=model: -model.fit(train).score_samples(images)
+    return methods
+
+
+def xrays(path: Path, seeds: int, quick: bool) -> dict[str, dict[str, list[float]]]:
+    """Return AUC, normal against pneumonia, and seconds for each method, one number for each split."""
+    with np.load(path) as stored:
+        images, labels = reduced(stored["images"], SIZE) / 255, stored["labels"]
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seed in range(seeds):
+        normal = np.random.default_rng(seed).permutation(np.flatnonzero(labels == 0))
+        train, fresh = np.split(normal, 2)
+        test = np.concatenate([fresh, np.flatnonzero(labels != 0)])
+        for name, compute in xray_scores(images[train], images[test], seed, quick).items():
+            start = time.process_time()
+            found[name]["auc"].append(float(roc_auc_score(labels[test] != 0, compute())))
+            found[name]["seconds"].append(time.process_time() - start)
+            print(f"x-rays {seed} {name}: {found[name]['auc'][-1]:.3f}", flush=True)
+    return found
+
+
+def table(found: dict[str, dict[str, list[float]]], columns: list[str]) -> list[str]:
+    """Return mean and standard deviation over the splits as lines of Markdown."""
+    lines = ["| method | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for name, numbers in found.items():
+        cells = []
+        for column in columns:
+            mean, digits = statistics.fmean(numbers[column]), 1 if column == "seconds" else 3
+            spread = statistics.stdev(numbers[column]) if len(numbers[column]) > 1 else 0.0
+            cells.append(f"{mean:.{digits}f} ± {spread:.{digits}f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Run all and write the two files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="splits")
+    parser.add_argument(
+        "--quick", action="store_true", help="one split, short training: a trial of the script"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "medical"
+    )
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the two files")
+    options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore", category=diabolo.errors.CollapseWarning)
+    seeds = 1 if options.quick else options.seeds
+    found = {
+        "x-rays": xrays(options.data / "chest_xray_128.npz", seeds, options.quick),
+        "flair": flair(options.data / "lgg_flair_128.npz", seeds, options.quick),
+    }
+    settings = {
+        "seeds": list(range(seeds)),
+        "quick": options.quick,
+        "inner": INNER,
+        "size of nets' input": SIZE,
+        **DEFAULTS,
+        "threads": torch.get_num_threads(),
+        "hardware": processor(),
+        "versions": {m.__name__: m.__version__ for m in (diabolo, torch, np, scipy, sklearn)},
+        "date": date.today().isoformat(),
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"settings": settings, "results": found}, indent=1)
+    (options.output / "medical.json").write_text(content + "\n")
+    command = "--quick" if options.quick else f"--seeds {seeds}"
+    page = [
+        "# Medical images",
+        "",
+        f"Made by `python benchmarks/medical.py {command}`: mean ± standard deviation over splits. Seconds",
+        "are of the processor, on a shared machine. No medical device: a comparison on two public data sets.",
+        "",
+        f"- hardware: {processor()}, {torch.get_num_threads()} threads, no GPU",
+        "- versions: " + ", ".join(f"{k} {v}" for k, v in settings["versions"].items()),
+        f"- date: {settings['date']}",
+        "",
+        "## FLAIR: pixels of tumours, by maps that learned from slices without one",
+        "",
+        "Dice at the threshold chosen on validation patients, and average precision, on test patients; on",
+        "whole slices, and on the inner head, where the bright scalp is out of the question. Asymmetry: the",
+        "map minus that of the other side of the head. A and B: the lower of the two. Such rows use a net",
+        "of a row above, whose seconds are not counted again.",
+        "",
+        *table(found["flair"], ["inner dice", "inner ap", "whole dice", "whole ap", "seconds"]),
+        "",
+        "## Chest x-rays: normal against pneumonia, trained on normal ones",
+        "",
+        *table(found["x-rays"], ["auc", "seconds"]),
+    ]
+    (options.output / "medical.md").write_text("\n".join(page) + "\n")
+
+
+if __name__ == "__main__":
+    main()
