@@ -236,8 +236,8 @@ def _fit_map(
     got = [name for name, value in unused.items() if value is not None]
     if got:
         raise InvalidParameterError(
-            f"{' and '.join(got)} must be left out for a map of images; got {len(got)} of these. Leave out, or "
-            "give --no-map."
+            f"{' and '.join(got)} must be left out for a map of images; got {len(got)} of these. Leave out, "
+            "or give --no-map."
         )
     own = {name: chosen.pop(name) for name in ("random_state",) if name in chosen}
     estimator = _members(kind, chosen)
