@@ -41,7 +41,7 @@ def command_line() -> str:
         "Every command takes `--help`. Exit codes: 0 done, 1 failed, 2 wrong usage.",
         "",
     ]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         lines += [f"## diabolo {name}", "", *_usage(name, command), "", *_paragraphs(command.help), ""]
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
@@ -63,6 +63,15 @@ def command_line() -> str:
     ]
     lines += ["", "## Every command", "", *_table("option", {_flags(p): p for p in common.values()})]
     return "\n".join(lines) + "\n"
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Return every command with its words, those of the groups within the group too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 _COMMON = ("--quiet", "--json", "--debug")

@@ -123,6 +123,16 @@ def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[s
     return header, tensors
 
 
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the format that a file's header tells, that of a ``Kind``; None for any other file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError):
+        return None
+    return str(header.get("format")) if isinstance(header, dict) else None
+
+
 def _plain(value: Any) -> Any:
     """Return numpy numbers and arrays as Python's own: grids hand them over as settings."""
     if isinstance(value, (np.generic, np.ndarray)):

@@ -21,7 +21,9 @@ from diabolo.parameters import Parameters
 HEAVY = ("torch", "sklearn", "numpy", "scipy", "matplotlib", "pandas", "pyarrow", "PIL", "safetensors")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["kinds"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["detect", "--help"], ["detect", "fit", "--help"], ["kinds"]]
+)
 def test_nothing_heavy_is_imported_for(words: list[str]) -> None:
     script = (
         "import sys\n"

@@ -61,6 +61,8 @@ def test_every_command_shown_is_valid(line: str) -> None:
     """Parsed as the command line parses it, without being run."""
     group: Any = typer.main.get_command(app)
     name, *words = shlex.split(line)[1:]
+    while hasattr(group.commands[name], "commands"):
+        group, (name, *words) = group.commands[name], words
     context = group.commands[name].make_context(name, words)
     kinds = context.params.get("kinds") or context.params.get("kind") or "deep"
     assert set(kinds.split(",")) <= set(BY_NAME)

@@ -58,6 +58,24 @@ def _some(n: int, d: int, k: int, chance: np.random.Generator) -> NDArray[np.boo
     return chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1) < k
 
 
+def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
+    """Return PCA's and KNN's scores, higher = more anomalous, fitted on the first 4096 training rows.
+
+    PCA's is the Mahalanobis distance in its components, KNN's the distance to the fifth neighbour; both of
+    standardised features.
+    """
+    training = training[:_TRAINING]
+    scaler = StandardScaler().fit(training)
+    known = scaler.transform(training)
+    pca = PCA(whiten=True).fit(known)
+    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
+    kept = pca.explained_variance_ > 1e-9
+    return {
+        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
+        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
+    }
+
+
 def compare(
     surprise: Callable[[Array], Doubles],
     training: Array,
@@ -72,7 +90,7 @@ def compare(
     surprise : callable(rows) -> ndarray (n,)
         The detector's score, higher = more anomalous.
     training : ndarray (n_training, n_features)
-        What PCA (Mahalanobis distance in its components) and KNN (distance to the fifth neighbour) learn.
+        What PCA and KNN learn.
     normal : ndarray (n, n_features)
         Rows that no detector has seen.
     chance : numpy Generator
@@ -81,17 +99,7 @@ def compare(
         What the rows are, where they are a table of mixed columns.
     """
     training, normal = training[:_TRAINING], normal[:_JUDGED]
-    scaler = StandardScaler().fit(training)
-    known = scaler.transform(training)
-    pca = PCA(whiten=True).fit(known)
-    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
-    kept = pca.explained_variance_ > 1e-9
-
-    detectors: dict[str, Callable[[Array], Doubles]] = {
-        "diabolo": surprise,
-        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
-        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
-    }
+    detectors = {"diabolo": surprise} | rivals(training)
     anomalies = plant(normal, training, chance, table)
     labels = np.repeat([0, 1], len(normal))
     out: dict[str, dict[str, float]] = {}

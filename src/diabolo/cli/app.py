@@ -11,7 +11,18 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from diabolo.cli import apply, compare, evaluate, outcomes, page, show, train
+from diabolo.cli import (
+    apply,
+    compare,
+    detect,
+    detect_map,
+    detect_score,
+    evaluate,
+    outcomes,
+    page,
+    show,
+    train,
+)
 from diabolo.cli.console import Output
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -28,14 +39,26 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare.compare,
 )
 
+GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
+    "detect": (
+        "Find anomalies in tables and images: learn what is normal, score, explain, set the threshold.",
+        (detect.fit, detect_score.score, detect_map.map, detect_score.threshold),
+    ),
+}
+
+_SETTINGS: dict[str, Any] = {
+    "add_completion": False,
+    # typer's own costs the import of pydantic, a fifth of what a help page may take
+    "add_help_option": False,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
 app = typer.Typer(
     name="diabolo",
     help="Autoencoders of every kind: train them, use them, compare them.",
     epilog="Begin with: diabolo demo",
-    add_completion=False,
-    add_help_option=False,  # typer's own costs the import of pydantic, a fifth of what a help page may take
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **_SETTINGS,
 )
 
 
@@ -50,6 +73,18 @@ def _top(
 
         typer.echo(f"diabolo {version_of('diabolo')}")
         raise typer.Exit
+    _help_page(context, help_)
+
+
+def _group(
+    context: typer.Context,
+    help_: Annotated[bool, typer.Option("--help", "-h", help="Show this message and stop.")] = False,
+) -> None:
+    _help_page(context, help_)
+
+
+def _help_page(context: typer.Context, help_: bool) -> None:
+    """Show the help page of a group of commands where it was asked for, or no command was given."""
     if help_ or context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)  # with rich installed, get_help prints and returns nothing
         raise typer.Exit(0 if help_ else outcomes.USAGE)
@@ -99,6 +134,13 @@ def _help(function: Callable[..., None]) -> str:
 
 for _function in COMMANDS:
     app.command(_function.__name__, help=_help(_function))(as_command(_function))
+
+for _name, (_told, _functions) in GROUPS.items():
+    _under = typer.Typer(help=_told, **_SETTINGS)
+    _under.callback(invoke_without_command=True)(_group)
+    for _function in _functions:
+        _under.command(_function.__name__, help=_help(_function))(as_command(_function))
+    app.add_typer(_under, name=_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -109,6 +109,24 @@ class Bars:
 
         return show
 
+    def sharer(self, what: str) -> Callable[[float, str], None]:
+        """Return a function that shows which share of a work is done, and what is being done."""
+        start = time.monotonic()
+        task = None if self._progress is None else self._progress.add_task(what, told="", total=1.0)
+        tenth = -1
+
+        def show(share: float, doing: str) -> None:
+            nonlocal tenth
+            left = (time.monotonic() - start) / max(share, 1e-9) * (1.0 - share)
+            told = f"{share:.0%}, {doing}" + (f", {duration(left)} left" if 0.02 < share < 1 else "")
+            if task is not None:
+                self._progress.update(task, completed=share, told=told)
+            elif int(share * _LINES) > tenth:
+                tenth = int(share * _LINES)
+                self._out.note(f"{what}: {told}")
+
+        return show
+
 
 class Training:
     """One training among several that are shown."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs
+from diabolo.cli import detecting, inputs
 from diabolo.cli.console import STOPPED, Output, counted, duration, number, plain, print_pairs, print_table
 from diabolo.cli.options import ModelFile, ParameterOptions, check_kind, given, sizes
 from diabolo.cli.output import check_place
@@ -19,6 +19,8 @@ from diabolo.errors import InvalidParameterError
 from diabolo.kinds import BY_ESTIMATOR, KINDS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from diabolo import Autoencoder
 
 
@@ -32,7 +34,17 @@ def kinds(out: Output) -> None:
 
 
 def info(out: Output, model: ModelFile) -> None:
-    """Show what a model file holds: its kind, its recipe, its sizes, how it was trained."""
+    """Show what a model file holds: its kind, its recipe, its sizes, how it was trained.
+
+    Of a detector: its members, its threshold, and how many held-out rows are beyond it.
+    """
+    from diabolo.persistence import DETECTOR, MAP, format_of
+
+    told_apart = {DETECTOR.format: _detector_info, MAP.format: _map_info}
+    found = format_of(model)
+    if found in told_apart:
+        told_apart[found](out, model)
+        return
     estimator = inputs.load_model(model)
     from diabolo.persistence import read_model
 
@@ -66,7 +78,7 @@ def info(out: Output, model: ModelFile) -> None:
         ("one sample", f"{shape} ({estimator.n_features_in_} values)"),
         ("parameters", f"{estimator.n_parameters_:,}"),
         ("file", f"{payload['bytes']:,} bytes"),
-        ("written by", ", ".join(f"{package} {found}" for package, found in payload["versions"].items())),
+        ("written by", _versions(payload["versions"])),
         (
             "trained",
             f"{counted(trained['epochs'], 'epoch')} in {duration(trained['seconds'])}, ended by "
@@ -78,6 +90,69 @@ def info(out: Output, model: ModelFile) -> None:
         *[(key, _told(value)) for key, value in plain(payload["recipe"]).items()],
     ]
     out.result(payload, lambda to: print_pairs(to, pairs, title=str(model)))
+
+
+def _detector_info(out: Output, path: Path) -> None:
+    from diabolo.persistence import DETECTOR, read_model
+
+    detector = detecting.load_detector(path)
+    header, _ = read_model(path, DETECTOR)
+    shape = " x ".join(str(extent) for extent in detector.sample_shape_)
+    payload = {
+        "model": path,
+        "kind": "detector",
+        "estimator": type(detector).__name__,
+        "bytes": path.stat().st_size,
+        "versions": header["members"][0]["autoencoder"]["versions"],
+        "n_features": detector.n_features_in_,
+        "settings": header["params"],
+        **detecting.about(detector),
+    }
+    plain_settings = {key: value for key, value in payload["settings"].items() if key != "estimator"}
+    pairs = [
+        ("kind", "detector of anomalies"),
+        ("one sample", f"{shape} ({detector.n_features_in_} values)"),
+        *detecting.told(payload),
+        ("file", f"{payload['bytes']:,} bytes"),
+        ("written by", _versions(payload["versions"])),
+        *[(key, _told(value)) for key, value in plain_settings.items()],
+    ]
+
+    def show(to: Console) -> None:
+        print_pairs(to, pairs, title=str(path))
+        to.print()
+        detecting.print_areas(to, detector.comparison_, {})
+
+    out.result(payload, show)
+
+
+def _map_info(out: Output, path: Path) -> None:
+    from diabolo.cli.detect_map import about_map, told_of_map
+    from diabolo.persistence import MAP, read_model
+
+    fitted = detecting.load_map(path)
+    header, _ = read_model(path, MAP)
+    payload = {
+        "model": path,
+        "kind": "map",
+        "estimator": type(fitted).__name__,
+        "bytes": path.stat().st_size,
+        "versions": header["scales"][0]["autoencoder"]["versions"],
+        "settings": {key: value for key, value in header["params"].items() if key != "estimator"},
+        **about_map(fitted),
+    }
+    pairs = [
+        ("kind", "map of anomalies in images"),
+        *told_of_map(payload),
+        ("file", f"{payload['bytes']:,} bytes"),
+        ("written by", _versions(payload["versions"])),
+        *[(key, _told(value)) for key, value in payload["settings"].items()],
+    ]
+    out.result(payload, lambda to: print_pairs(to, pairs, title=str(path)))
+
+
+def _versions(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in found.items())
 
 
 def _kept(trained: Mapping[str, Any]) -> str:

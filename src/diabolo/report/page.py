@@ -120,9 +120,9 @@ def write_report(
         subtitle=escape(_subtitle(bed, estimators)),
         navigation=_navigation(anchors, body),
         body=body,
-        footer=_footer(command),
+        footer=footer(command),
     )
-    return _write(Path(directory), page)
+    return write_whole(Path(directory), page)
 
 
 def _article(study: Study, anchor: str, alone: bool) -> str:
@@ -219,7 +219,8 @@ def _subtitle(bed: Bench, estimators: Mapping[str, Any]) -> str:
     return told + "."
 
 
-def _footer(command: str | None) -> str:
+def footer(command: str | None) -> str:
+    """Return how, with what and when a page was made."""
     packages = ("diabolo", "torch", "scikit-learn", "numpy", "matplotlib")
     versions = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -246,7 +247,7 @@ def _hardware() -> str:
     return f"{told}; {torch.get_num_threads()} threads"
 
 
-def _write(directory: Path, page: str) -> Path:
+def write_whole(directory: Path, page: str) -> Path:
     """Write aside, then rename; a folder made for it goes again where that fails."""
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ _LOOK: dict[Any, Any] = {
 
 
 @contextmanager
-def _canvas(width: int, height: int, label: str) -> Iterator[tuple[Any, list[str]]]:
+def canvas(width: int, height: int, label: str) -> Iterator[tuple[Any, list[str]]]:
     """Yield a figure and a list that receives its SVG when the block ends."""
     try:
         import matplotlib
@@ -78,7 +78,8 @@ def _inline(svg: str, width: int, height: int, label: str) -> str:
     body = re.sub(r'<g id="[^"]*">', "<g>", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px) [^;\"]*", r"font-size: \2", body)
-    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)
+    # places are rounded, numbers that are read are not
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     body = _POINTS.sub(_as_one_path, body)
     return (
@@ -113,7 +114,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
     terms.sort(key=lambda term: term != "total")
     columns = min(3, len(terms))
     lines = math.ceil(len(terms) / columns)
-    with _canvas(960, 60 + 220 * lines, "learning curves") as (drawing, out):
+    with canvas(960, 60 + 220 * lines, "learning curves") as (drawing, out):
         epochs = np.arange(1, len(rows) + 1)
         for i, term in enumerate(terms):
             axes = drawing.add_subplot(lines, columns, i + 1)
@@ -170,10 +171,10 @@ def _maybe_log(axes: Any, curves: Sequence[Floats]) -> None:
     every = every[np.isfinite(every)]
     if len(every) and every.min() > 0 and every.max() > 6 * every.min():
         axes.set_yscale("log")
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
 
 
-def _plain_ticks(axis: Any) -> None:
+def plain_ticks(axis: Any) -> None:
     """Write the ticks of a logarithmic axis as plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -188,7 +189,7 @@ def latent_map(
 ) -> str:
     """Draw codes in the plane, (n, 2); ``labels`` are texts out of ``classes``, or numbers, or None."""
     size = float(np.clip(28000 / len(points), 14, 36))
-    with _canvas(960, 580, "map of the codes") as (drawing, out):
+    with canvas(960, 580, "map of the codes") as (drawing, out):
         axes = drawing.add_subplot()
         if labels is None:
             axes.scatter(points[:, 0], points[:, 1], s=size, color=SERIES[0], alpha=0.7, linewidths=0)
@@ -210,7 +211,7 @@ def _by_class(axes: Any, points: Floats, labels: NDArray[Any], classes: Sequence
     for i, name in enumerate(classes):
         own = points[labels == name]
         color, marker = SERIES[i % 10], MARKERS[i // 10 % 10]
-        look = {"s": size, "alpha": 0.75, "linewidths": 0, "label": _short(name)}
+        look = {"s": size, "alpha": 0.75, "linewidths": 0, "label": short(name)}
         axes.scatter(own[:, 0], own[:, 1], color=color, marker=marker, **look)
     if len(classes) <= 12:
         for i, name in enumerate(classes):
@@ -222,14 +223,14 @@ def _by_class(axes: Any, points: Floats, labels: NDArray[Any], classes: Sequence
                 "linewidth": 1.2,
             }
             look = {"fontweight": "bold", "fontsize": 11, "bbox": box}
-            axes.text(x, y, _short(name), color=INK, ha="center", va="center", **look)
+            axes.text(x, y, short(name), color=INK, ha="center", va="center", **look)
     if len(classes) <= 20:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=1.8, handletextpad=0.3)
 
 
 def latent_histogram(values: Floats, labels: NDArray[Any] | None, classes: Sequence[str] = ()) -> str:
     """Draw the distribution of a code of one value, (n,), one colour for each class."""
-    with _canvas(960, 300, "distribution of the code") as (drawing, out):
+    with canvas(960, 300, "distribution of the code") as (drawing, out):
         axes = drawing.add_subplot()
         bins = np.histogram_bin_edges(values, bins=40)
         if labels is None or not classes:
@@ -237,7 +238,7 @@ def latent_histogram(values: Floats, labels: NDArray[Any] | None, classes: Seque
         else:
             parts = [values[np.asarray(labels) == name] for name in classes]
             colors = [SERIES[i % 10] for i in range(len(classes))]
-            axes.hist(parts, bins=bins, color=colors, stacked=True, label=[_short(name) for name in classes])
+            axes.hist(parts, bins=bins, color=colors, stacked=True, label=[short(name) for name in classes])
             if len(classes) <= 20:
                 axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         axes.set_xlabel("code")
@@ -247,7 +248,7 @@ def latent_histogram(values: Floats, labels: NDArray[Any] | None, classes: Seque
 
 def against(ours: Floats, theirs: Floats) -> str:
     """Draw each sample's squared error, ours over PCA's, and both distributions."""
-    with _canvas(960, 380, "error of each sample against PCA") as (drawing, out):
+    with canvas(960, 380, "error of each sample against PCA") as (drawing, out):
         left = drawing.add_subplot(1, 2, 1)
         smallest = max(float(min(ours.min(), theirs.min())), 1e-9)
         largest = float(max(ours.max(), theirs.max())) or 1.0
@@ -263,8 +264,8 @@ def against(ours: Floats, theirs: Floats) -> str:
         if wide:
             left.set_xscale("log")
             left.set_yscale("log")
-            _plain_ticks(left.xaxis)
-            _plain_ticks(left.yaxis)
+            plain_ticks(left.xaxis)
+            plain_ticks(left.yaxis)
         left.set_xlabel("squared error of PCA")
         left.set_ylabel("squared error of this model")
         left.legend(markerscale=2)
@@ -274,7 +275,7 @@ def against(ours: Floats, theirs: Floats) -> str:
         right.hist(ours, bins=edges, color=SERIES[0], alpha=0.45, label="this model")
         if wide:
             right.set_xscale("log")
-            _plain_ticks(right.xaxis)
+            plain_ticks(right.xaxis)
         right.set_xlabel("squared error of a sample")
         right.set_ylabel("samples")
         right.legend()
@@ -284,7 +285,7 @@ def against(ours: Floats, theirs: Floats) -> str:
 def unit_bars(values: Floats, label: str) -> str:
     """Draw one number for each unit of the code, largest first."""
     ordered = np.sort(values)[::-1]
-    with _canvas(470, 240, label) as (drawing, out):
+    with canvas(470, 240, label) as (drawing, out):
         axes = drawing.add_subplot()
         units = np.arange(1, len(ordered) + 1)
         if len(ordered) <= 80:
@@ -327,11 +328,11 @@ def feature_ranges(names: Sequence[str], data: Floats, samples: Floats) -> str:
 
 
 def _by_feature(names: Sequence[str], label: str, draw: Callable[[Any, NDArray[Any]], None]) -> str:
-    with _canvas(900, 90 + 24 * len(names), label) as (drawing, out):
+    with canvas(900, 90 + 24 * len(names), label) as (drawing, out):
         axes = drawing.add_subplot()
         y = np.arange(len(names))
         draw(axes, y)
-        axes.set_yticks(y, [_short(name, 28) for name in names])
+        axes.set_yticks(y, [short(name, 28) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
@@ -341,7 +342,7 @@ def _by_feature(names: Sequence[str], label: str, draw: Callable[[Any, NDArray[A
 def signals(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, Floats]]]) -> str:
     """Draw small panels of named curves; the names are the same in every panel."""
     lines = math.ceil(len(panels) / 2)
-    with _canvas(960, 50 + 130 * lines, "signals") as (drawing, out):
+    with canvas(960, 50 + 130 * lines, "signals") as (drawing, out):
         for i, (title, curves) in enumerate(zip(titles, panels, strict=True)):
             axes = drawing.add_subplot(lines, 2, i + 1)
             colors = [MUTED, *SERIES] if len(curves) > 1 else SERIES
@@ -354,5 +355,6 @@ def signals(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, Floats]]
     return out[0]
 
 
-def _short(name: str, length: int = 18) -> str:
+def short(name: str, length: int = 18) -> str:
+    """Return a name cut to a length."""
     return name if len(name) <= length else name[: length - 1] + "…"

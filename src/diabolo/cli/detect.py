@@ -1,0 +1,369 @@
+"""``diabolo detect fit``: from data to a detector of anomalies, or to a map of images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diabolo.cli import inputs, streams
+from diabolo.cli.console import Output, counted, duration, print_pairs
+from diabolo.cli.detecting import (
+    NormalValue,
+    about,
+    check_detector_place,
+    judged,
+    labelled,
+    note_one_sided,
+    percent,
+    print_areas,
+    print_labels,
+    refuse_labels,
+    told,
+    write_detection_page,
+)
+from diabolo.cli.options import (
+    DATA_HELP,
+    ParameterOptions,
+    SourceOptions,
+    StreamOptions,
+    check_kind,
+    given,
+)
+from diabolo.cli.page import ReportFolder, check_report_place
+from diabolo.cli.progress import Bars, counting
+from diabolo.cli.train import make_estimator
+from diabolo.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from diabolo.applications import AnomalyDetector
+    from diabolo.data import Dataset, Source
+    from diabolo.report.verdicts import Judged
+
+    Array = NDArray[Any]
+
+_OWN = ("random_state", "input_shape", "device")  # parameters that the detector has too
+_MEASURED_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is learned from and what is judged afterwards, with its numbers in DATA and its labels."""
+
+    name: str
+    train: Array | Source
+    judged: Array | None
+    numbers: NDArray[np.int64] | None
+    truth: NDArray[np.bool_] | None
+    told: str
+    feature_names: tuple[str, ...] | None
+
+
+def fit(
+    out: Output,
+    source: SourceOptions,
+    stream: StreamOptions,
+    parameters: ParameterOptions,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the detector goes.")
+    ] = Path("detector.safetensors"),
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option(
+            "--false-alarm-rate", metavar="X", help="Share of normal rows that may be flagged, in (0, 1)."
+        ),
+    ] = 0.01,
+    trim: Annotated[
+        float | None,
+        typer.Option(
+            "--trim",
+            metavar="X",
+            help="Share of the training rows, in [0, 0.5), that are left out after a first look, as they may "
+            "be anomalies themselves. (default: 0.1; 0 with --normal)",
+        ),
+    ] = None,
+    calibration_fraction: Annotated[
+        float,
+        typer.Option(
+            "--calibration-fraction",
+            metavar="X",
+            help="Share of the rows, in (0, 1), that the weights do not see and the threshold comes from.",
+        ),
+    ] = 0.2,
+    normal: NormalValue = None,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(
+            "--test-fraction",
+            metavar="X",
+            help="Share of the rows, in [0, 1), kept from training to be judged afterwards; with 0 the "
+            "training rows are. Not given: the test split of DATA if it has one, else 0.2 with labels and 0 "
+            "without.",
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            "-k",
+            metavar="KIND",
+            help="Detect with this kind of autoencoder and the parameters below, instead of the four "
+            "denoising ones that need no tuning.",
+        ),
+    ] = None,
+    as_map: Annotated[
+        bool | None,
+        typer.Option(
+            "--map/--no-map",
+            help="Learn what small parts of images look like, so that `detect map` shows where one is unlike "
+            "the others; with --no-map an image is a row of pixels. Not given: a map for a folder of "
+            "pictures and for scans.",
+        ),
+    ] = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="With a map: look at scans as volumes instead of slices.")
+    ] = False,
+    report: ReportFolder = None,
+) -> None:
+    """Learn what the rows of DATA look like and write a detector of those that are unlike them.
+
+    Some anomalies among the rows do little harm. The threshold comes from rows that were held out: of fresh
+    normal rows at most the share --false-alarm-rate is beyond it. `detect threshold` changes it later. With
+    labels (--label, or sub-folders of pictures with --normal) it is measured how well the detector finds
+    labelled anomalies, beside PCA and KNN of the same training rows.
+
+    Of images, all of them good ones, a map is learned: `detect map` then shows where other images are unlike
+    them. Slices of one scan are held out together.
+    """
+    output = check_detector_place(output.expanduser())
+    if as_map is None:
+        from diabolo.cli.pictures import is_for_maps
+
+        as_map = is_for_maps(data)
+    if as_map:
+        unused = {
+            "--report": report,
+            "--label": source.label,
+            "--trim": trim,
+            "--test-fraction": test_fraction,
+            "--stream": stream.stream,
+            "--broken": stream.broken,
+        }
+        _fit_map(
+            *(out, data, source, output, kind, given(parameters), unused, normal),
+            {
+                "false_alarm_rate": false_alarm_rate,
+                "calibration_fraction": calibration_fraction,
+                "n_dims": 3 if volumes else 2,
+            },
+        )
+        return
+    if volumes:
+        raise InvalidParameterError("--volumes must go with a map; got --volumes for rows. Give --map too.")
+    if report is not None:
+        check_report_place(report)
+    detector = _unfitted(kind, given(parameters))
+    detector.set_params(
+        false_alarm_rate=false_alarm_rate,
+        calibration_fraction=calibration_fraction,
+        trim=trim if trim is not None else 0.0 if normal is not None else detector.trim,
+    )
+    detector._check_settings()
+    seed = detector.random_state
+    rows = _rows(out, data, source, stream, normal, test_fraction, None if seed is None else int(seed))  # type: ignore[arg-type]
+    out.note(f"detector: learning from {counted(len(rows.train), 'row')} of {rows.name}")
+    start = time.perf_counter()
+    with Bars(out) as bars:
+        detector.fit(rows.train, progress=bars.sharer("detector"))
+    seconds = time.perf_counter() - start
+    if rows.feature_names is not None:  # the file remembers them: other commands find its columns by name
+        import numpy as np
+
+        detector.feature_names_in_ = np.array(rows.feature_names, dtype=object)
+    detector.save(output)
+    payload: dict[str, Any] = {
+        "data": rows.name,
+        "model": output,
+        "n_train": len(rows.train),
+        "seconds": seconds,
+        **about(detector),
+        "judged": rows.told,
+        "report": None,
+    }
+    try:
+        seen = _look_back(out, detector, rows, report is not None)
+        payload |= _verdicts(seen)
+        if report is not None:
+            payload["report"] = write_detection_page(report, f"Anomalies in {rows.name}", detector, seen)
+    except BaseException:
+        out.note(f"The detector is in {output}.")  # whatever fails now, the training was not for nothing
+        raise
+    note_one_sided(out, seen)
+    out.result(payload, lambda to: _show_fit(to, payload))
+
+
+def _unfitted(kind: str | None, chosen: dict[str, Any]) -> AnomalyDetector:
+    """Return a detector with the default's members, or with those that were asked for."""
+    own = {name: chosen.pop(name) for name in _OWN if name in chosen}
+    device = {"device": own.pop("device")} if kind is not None and "device" in own else {}
+    estimator = _members(kind, chosen | device)
+    from diabolo.applications import AnomalyDetector
+
+    return AnomalyDetector(estimator=estimator, **own)
+
+
+def _fit_map(
+    out: Output,
+    data: str,
+    source: SourceOptions,
+    output: Path,
+    kind: str | None,
+    chosen: dict[str, Any],
+    unused: dict[str, Any],
+    normal: str | None,
+    settings: dict[str, Any],
+) -> None:
+    from diabolo.cli.detect_map import fit_map
+
+    got = [name for name, value in unused.items() if value is not None]
+    if got:
+        raise InvalidParameterError(
+            f"{' and '.join(got)} must be left out for a map of images; got {len(got)} of these. Leave out, "
+            "or give --no-map."
+        )
+    own = {name: chosen.pop(name) for name in ("random_state",) if name in chosen}
+    estimator = _members(kind, chosen)
+    fit_map(out, data, source, output, estimator, settings | own, normal)
+
+
+def _members(kind: str | None, chosen: dict[str, Any]) -> Any:
+    """Return the autoencoder that was asked for, or None."""
+    if kind is None and chosen:
+        raise InvalidParameterError(
+            f"parameters of an autoencoder must go with --kind; got {', '.join(chosen)}. Give for example "
+            "--kind denoising, or leave them out for the members that need no tuning."
+        )
+    return None if kind is None else make_estimator(check_kind(kind), chosen)
+
+
+def _rows(
+    out: Output,
+    data: str,
+    source: SourceOptions,
+    options: StreamOptions,
+    normal: str | None,
+    test_fraction: float | None,
+    seed: int | None,
+) -> _Rows:
+    if test_fraction is not None and not 0 <= test_fraction < 1:
+        raise InvalidParameterError(
+            f"--test-fraction must be in [0, 1); got {test_fraction:g}. Give for example 0.2."
+        )
+    stream = streams.open_stream(data, source, options)
+    if stream is None:
+        dataset = inputs.load_data(data, source)
+        return _parted(out, dataset, labelled(out, dataset, source, normal), normal, test_fraction, seed)
+    refuse_labels(out, source, normal)
+    if test_fraction is not None:
+        raise InvalidParameterError(
+            f"--test-fraction must be left out where DATA is read piece by piece; got {test_fraction:g}. "
+            "Judge other data with 'diabolo detect score'."
+        )
+    name = streams.name_of(data)
+    out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
+    return _Rows(name, stream, None, None, None, f"all rows of {name}", stream.feature_names)
+
+
+def _parted(
+    out: Output,
+    dataset: Dataset,
+    truth: list[NDArray[np.bool_]] | None,
+    normal: str | None,
+    test_fraction: float | None,
+    seed: int | None,
+) -> _Rows:
+    """Part rows in memory into those that are learned from and those that are judged."""
+    import numpy as np
+
+    from diabolo.estimators.validation import check_values
+
+    X, X_test, name = dataset.X, dataset.X_test, dataset.name
+    for part in (X, X_test):
+        if part is not None:
+            check_values(part.reshape(len(part), -1), dataset.feature_names, part.shape[1:])
+    anomalous = np.zeros(len(X), dtype=bool) if truth is None else truth[0]
+    learned = np.flatnonzero(~anomalous) if normal is not None else np.arange(len(X))
+    left_out = np.setdiff1d(np.arange(len(X)), learned)
+    if len(left_out):
+        out.note(f"{name}: {counted(len(left_out), 'row')} not labelled {normal!r} not learned from")
+
+    def rows(train: Any, shown: Any, numbers: Any, marks: Any, told: str) -> _Rows:
+        return _Rows(name, train, shown, numbers, marks, told, dataset.feature_names)
+
+    if X_test is not None and test_fraction is None:
+        marks = truth[1] if truth is not None and len(truth) > 1 else None
+        told_ = f"the {len(X_test):,} test rows of {name}"
+        return rows(X[learned], X_test, np.arange(len(X_test)), marks, told_)
+    share = test_fraction if test_fraction is not None else 0.0 if truth is None else _MEASURED_FRACTION
+    n_test = round(share * len(learned))
+    drawn = np.random.default_rng(inputs.seed_of(seed)).permutation(len(learned))[:n_test]
+    train = np.delete(learned, drawn)
+    shown = np.sort(np.concatenate([learned[drawn] if n_test else learned, left_out]))
+    told_ = f"{n_test:,} of {len(learned):,} rows of {name}, kept from training"
+    if not n_test:
+        told_ = f"all {len(learned):,} training rows of {name} themselves"
+    if len(left_out):
+        told_ += f", and {len(left_out):,} labelled otherwise"
+    return rows(X[train], X[shown], shown, None if truth is None else anomalous[shown], told_)
+
+
+def _look_back(out: Output, detector: AnomalyDetector, rows: _Rows, for_page: bool) -> Judged | None:
+    """Judge rows after the fit; those of a source only for the report: it takes another pass."""
+    from diabolo.data import Source
+    from diabolo.report.verdicts import Judged, rival_scores
+
+    if rows.judged is None and not for_page:
+        return None
+    seen = Judged(detector.threshold_, rows.told, rows.truth)
+    if rows.judged is not None and rows.truth is not None and not isinstance(rows.train, Source):
+        seen.by_rivals = rival_scores(rows.train, rows.judged)
+    source = rows.train if rows.judged is None else rows.judged
+    for part in counting(out, "judged", judged(detector, source), len(source)):
+        numbers = part.numbers if rows.numbers is None else rows.numbers[part.numbers]
+        seen.add(numbers, part.rows, part.surprise)
+    return seen
+
+
+def _verdicts(seen: Judged | None) -> dict[str, Any]:
+    if seen is None:
+        return {"n_judged": None, "flagged": None, "labels": None, "labels_comparison": {}}
+    return {
+        "n_judged": seen.n,
+        "flagged": seen.flagged,
+        "labels": seen.measures(),
+        "labels_comparison": seen.comparison(),
+    }
+
+
+def _show_fit(to: Console, payload: dict[str, Any]) -> None:
+    pairs = told(payload)
+    if payload["n_judged"] is not None:
+        share = percent(payload["flagged"] / payload["n_judged"])
+        pairs.append(("flagged", f"{payload['flagged']:,} ({share}) of {payload['judged']}"))
+    pairs += [("time", duration(payload["seconds"])), ("detector", str(payload["model"]))]
+    if payload["report"] is not None:
+        pairs.append(("report", str(payload["report"])))
+    print_pairs(to, pairs, title=f"detector on {payload['data']}")
+    to.print()
+    print_areas(to, payload["comparison"], payload["labels_comparison"])
+    if payload["labels"] is not None:
+        to.print()
+        print_labels(to, payload["labels"])

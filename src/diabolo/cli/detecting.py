@@ -1,0 +1,367 @@
+"""What the commands of detection share: detector files, labels of two kinds, rows judged part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diabolo.cli.console import Output, number, print_pairs, print_table
+from diabolo.cli.options import SourceOptions
+from diabolo.cli.output import check_place, naming
+from diabolo.cli.page import COMMAND
+from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
+from diabolo.names import did_you_mean, quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from diabolo.applications import AnomalyDetector, AnomalyMap
+    from diabolo.data import Dataset, Source
+    from diabolo.report.verdicts import Judged
+
+    Array = NDArray[Any]
+    Doubles = NDArray[np.float64]
+
+DetectorFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A detector file that `detect fit` wrote.")
+]
+NormalValue = Annotated[
+    str | None,
+    typer.Option(
+        "--normal",
+        metavar="VALUE",
+        help="The label of normal rows; all others are anomalies. `detect fit` then trains on rows with this "
+        "label only. Not given: labels are 0 and 1, 1 and -1, false and true, no and yes or normal and "
+        "anomaly, the latter being the anomalies, and are used for measuring only.",
+    ),
+]
+
+_NORMAL = frozenset({"0", "false", "no", "normal", "inlier", "good", "ok"})
+_ANOMALY = frozenset({"1", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier", "bad", "defect"})
+
+
+def load_detector(path: Path) -> AnomalyDetector:
+    """Return the detector of rows in a file.
+
+    Raises
+    ------
+    ModelFileError
+        When there is no such file, or it is anything but a detector of diabolo.
+    InvalidDataError
+        When it is one of tables of mixed columns, which are given as frames.
+    """
+    from diabolo.applications import AnomalyDetector
+    from diabolo.persistence import DETECTOR
+
+    _check_format(path, DETECTOR.format)
+    detector = AnomalyDetector.load(path)
+    if detector.encoder_ is not None:
+        raise InvalidDataError(
+            f"MODEL must be a detector of columns of numbers here; got {path}, one of a table of mixed "
+            "columns. Load it with AnomalyDetector.load and give it frames."
+        )
+    return detector
+
+
+def load_map(path: Path) -> AnomalyMap:
+    """Return the map of images in a file.
+
+    Raises
+    ------
+    ModelFileError
+        When there is no such file, or it is anything but a map of diabolo.
+    """
+    from diabolo.applications import AnomalyMap
+    from diabolo.persistence import MAP
+
+    _check_format(path, MAP.format)
+    return AnomalyMap.load(path)
+
+
+def is_map(path: Path) -> bool:
+    """Return whether a file is a map of images."""
+    from diabolo.persistence import MAP, format_of
+
+    return format_of(path) == MAP.format
+
+
+def _check_format(path: Path, wanted: str) -> None:
+    """Raise where a file is missing or one of another command's."""
+    from diabolo.persistence import DETECTOR, MAP, MODEL, format_of
+
+    if not path.is_file():
+        got = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelFileError(
+            f"MODEL must be a file that 'diabolo detect fit' wrote; got {path}, which {got}. Check the path."
+        )
+    others = {
+        MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
+        DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
+        MAP.format: "a map of images. Use it with 'diabolo detect map'",
+    }
+    found = format_of(path)
+    if found in others and found != wanted:
+        what = "map of images" if wanted == MAP.format else "detector of rows"
+        raise ModelFileError(f"MODEL must be a {what}; got {path}, {others[found]}.")
+
+
+def check_detector_place(path: Path) -> Path:
+    """Return ``path`` if a detector can be written there; a file that is none is never overwritten.
+
+    Raises
+    ------
+    ModelFileError
+        When the file exists and is not a detector of diabolo.
+    """
+    path = check_place(path)
+    if path.exists():
+        from diabolo.persistence import DETECTOR, MAP, format_of
+
+        if format_of(path) not in (DETECTOR.format, MAP.format):
+            raise ModelFileError(
+                f"--output must be a new file or a detector to replace; got {path}, which is neither. "
+                "Choose another name."
+            )
+    return path
+
+
+def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
+    """Return which rows are labelled anomalies.
+
+    Parameters
+    ----------
+    labels : ndarray (n,)
+        Numbers or texts.
+    normal : str, optional
+        The label of normal rows; all others are anomalies. None: labels of two kinds are known by their
+        names.
+
+    Raises
+    ------
+    InvalidDataError
+        When a label is missing, or labels cannot be read as normal and anomaly.
+    InvalidParameterError
+        When no row is labelled ``normal``.
+    """
+    import numpy as np
+
+    values, places = np.unique(labels, return_inverse=True)
+    texts = [_text(value) for value in values.tolist()]
+    unknown = [i for i, text in enumerate(texts) if text in ("", "nan")]
+    if unknown:
+        row = int(np.flatnonzero(places == unknown[0])[0])
+        raise InvalidDataError(
+            f"every row must have a label; got none in row {row} (rows count from 0). Fill it, or leave the "
+            "row out."
+        )
+    if normal is not None:
+        wanted = _text(float(normal)) if labels.dtype.kind in "biuf" and _is_number(normal) else normal
+        if wanted not in texts:
+            raise InvalidParameterError(
+                f"--normal must be the label of some row; got {normal!r}. {did_you_mean(normal, texts[:20])}"
+            )
+        return np.asarray([text != wanted for text in texts])[places]
+    words = [text.casefold() for text in texts]
+    if "-1" in words and set(words) <= {"-1", "1"}:
+        return np.asarray([word == "-1" for word in words])[places]
+    if not all(word in _NORMAL or word in _ANOMALY for word in words):
+        raise InvalidDataError(
+            "labels must tell normal rows from anomalies, as 0 and 1, 1 and -1, false and true, no and yes "
+            f"or normal and anomaly do; got {quoted(texts)}. Say with --normal VALUE which of them is normal."
+        )
+    return np.asarray([word in _ANOMALY for word in words])[places]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows (k, n_features) as the detector takes them, their numbers (k,) and surprises (k,)."""
+
+    numbers: NDArray[np.int64]
+    rows: Array
+    surprise: Doubles
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def judged(detector: AnomalyDetector, rows: Array | Source) -> Iterator[Part]:
+    """Judge rows, or a source of them, part by part; a row is named by its number in these, from 0."""
+    import numpy as np
+
+    from diabolo.applications import ensemble
+    from diabolo.data import ArraySource
+    from diabolo.data.opening import View
+
+    source = ArraySource(rows) if isinstance(rows, np.ndarray) else rows
+    passed: list[NDArray[np.int64]] = []  # chunks are read ahead; some of a source may be left out
+
+    class Noted(View):
+        def chunks(self, generator: Any = None) -> Iterator[Any]:
+            for numbers, chunk in super().chunks(generator):
+                passed.append(numbers)
+                yield numbers, chunk
+
+    for part in detector._each(lambda checked: checked, Noted(source)):
+        while len(passed[0]) < len(part):
+            passed[:2] = [np.concatenate(passed[:2])]
+        numbers, passed[0] = passed[0][: len(part)], passed[0][len(part) :]
+        yield Part(numbers, part, ensemble.surprise(detector.members, part))
+
+
+def about(detector: AnomalyDetector) -> dict[str, Any]:
+    """Return what a person asks about a fitted detector first."""
+    scores = detector.calibration_.scores
+    return {
+        "members": [
+            {
+                "estimator": type(member.estimator).__name__,
+                "corruption": str(member.estimator.recipe_.corruption or "none"),
+                "parameters": member.estimator.n_parameters_,
+            }
+            for member in detector.members
+        ],
+        "folds": len(detector.members_),
+        "sample_shape": detector.sample_shape_,
+        "n_held_out": len(scores),
+        "threshold": detector.threshold_,
+        "held_out_rate": float((scores > detector.threshold_).mean()),
+        "comparison": detector.comparison_,
+    }
+
+
+def told(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the same as names and values for a person."""
+    members, folds = found["members"], found["folds"]
+    kinds = [f"{one['estimator']} with {one['corruption']}" for one in members[: len(members) // folds]]
+    what = "; ".join(dict.fromkeys(kinds))
+    held_out = f"{found['n_held_out']:,}" + (
+        f", each judged by one of {folds} folds that had not seen it" if folds > 1 else ""
+    )
+    return [
+        ("members", f"{len(members)}" + (f", in {folds} folds" if folds > 1 else "") + f": {what}"),
+        ("parameters", f"{sum(one['parameters'] for one in members):,}"),
+        ("held-out rows", held_out),
+        ("threshold", threshold_told(found["threshold"], found["held_out_rate"])),
+    ]
+
+
+def threshold_told(threshold: float, rate: float, what: str = "rows") -> str:
+    """Return a threshold in words; ``rate`` is the share of what was held out beyond it."""
+    return f"{number(threshold)}: {percent(rate)} of the held-out {what} are beyond it"
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a person reads it.
+
+    >>> percent(0.0123), percent(None)
+    ('1.23 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
+def print_areas(
+    to: Console,
+    planted: Mapping[str, Mapping[str, float]],
+    labelled: Mapping[str, Mapping[str, float | None]],
+) -> None:
+    """Print the areas under the curve of the detector, PCA and KNN, on planted and on labelled anomalies."""
+    kinds = list(next(iter(planted.values()), {}))
+    head = ["detector", *(f"planted, {kind}" for kind in kinds)]
+    if labelled:
+        head += ["labelled", "average precision"]
+    rows = []
+    for name in planted:
+        row = [name, *(number(planted[name][kind]) for kind in kinds)]
+        if labelled:
+            found = labelled.get(name, {})
+            row += [number(found.get(key)) for key in ("auc_roc", "average_precision")]
+        rows.append(row)
+    to.print("area under the ROC curve, anomalies against normal rows:")
+    print_table(to, head, rows)
+
+
+def print_labels(to: Console, found: Mapping[str, Any]) -> None:
+    """Print what ``measured`` found of labelled rows."""
+    print_pairs(
+        to,
+        [
+            ("labelled anomalies found", f"{percent(found['recall'])} of {found['n_anomalies']:,}"),
+            (
+                "labelled normal rows flagged",
+                f"{percent(found['false_alarm_rate'])} of {found['n_normal']:,}",
+            ),
+            ("area under the ROC curve", number(found["auc_roc"])),
+            ("average precision", number(found["average_precision"])),
+        ],
+    )
+
+
+def refuse_labels(out: Output, source: SourceOptions, normal: str | None) -> None:
+    """Say that labels of data that are read piece by piece are not looked at."""
+    if normal is not None:
+        raise InvalidParameterError(
+            f"--normal must be left out where DATA is read piece by piece; got {normal!r}. Give --no-stream, "
+            "or a file with these rows only."
+        )
+    if source.label is not None:
+        out.note(f"the labels in {source.label!r} are not looked at: DATA is read piece by piece")
+
+
+def labelled(
+    out: Output, dataset: Dataset, source: SourceOptions, normal: str | None
+) -> list[NDArray[np.bool_]] | None:
+    """Return which rows of X, and of X_test where there is one, are labelled anomalies."""
+    if dataset.y is None:
+        if normal is not None:
+            raise InvalidParameterError(
+                f"--normal must go with labels; got {normal!r} and {dataset.name} without any. Name their "
+                "column with --label."
+            )
+        return None
+    if source.label is None and normal is None:
+        out.note(f"the labels of {dataset.name} are not looked at; --normal VALUE says which mean normal")
+        return None
+    import numpy as np
+
+    parts = [dataset.y] if dataset.y_test is None else [dataset.y, dataset.y_test]
+    found = anomalies(np.concatenate(parts), normal)
+    return [found[: len(dataset.y)], found[len(dataset.y) :]][: len(parts)]
+
+
+def note_one_sided(out: Output, seen: Judged | None) -> None:
+    """Say where labels are all of one kind, so that there are no curves."""
+    from diabolo.report.verdicts import one_sided
+
+    found = None if seen is None else seen.measures()
+    said = None if found is None else one_sided(found)
+    if said is not None:
+        out.note(said)
+
+
+def write_detection_page(folder: Path, title: str, detector: AnomalyDetector, seen: Judged | None) -> Path:
+    """Write the report of what a detector found and return the path of its page."""
+    from diabolo.report.detection import write_detection_report
+
+    assert seen is not None
+    with naming(folder):
+        return write_detection_report(
+            folder, title=title, detector=detector, judged=seen, command=COMMAND.get()
+        )
