@@ -13,7 +13,7 @@ from typing import Any
 import detection_coverage
 import numpy as np
 from detection_tasks import IMAGES, PROTOCOLS, PUBLISHED, PUBLISHED_BY
-from detectors import NAMES, NARROW, OURS, PYOD
+from detectors import CLEAN, NAMES, NARROW, OURS, PYOD
 from kinds import processor
 from scipy import stats
 
@@ -104,26 +104,25 @@ def table(head: list[str], rows: Iterable[Iterable[str]]) -> list[str]:
 def summary(records: Records, protocol: str) -> tuple[list[str], dict[str, Any]]:
     """Return the means over the sets of tables, as lines and as numbers."""
     auc, ap, took = means(records, "auc"), means(records, "ap"), means(records, seconds)
-    names = present(records)
-    complete = [s for s in dict.fromkeys(r["name"] for r in records) if all((s, n) in auc for n in names)]
     rows, numbers = [], {}
-    for name in names if complete else []:
-        a = interval(auc[s, name] for s in complete)
-        p = interval(ap[s, name] for s in complete)
-        total = sum(took[s, name] for s in complete)
-        numbers[name] = {"auc": a, "ap": p, "seconds": total}
-        row = [name, f"{percent(a[0])} [{percent(a[1])}, {percent(a[2])}]"]
+    for name in present(records):
+        sets = [s for s in dict.fromkeys(r["name"] for r in records) if (s, name) in auc and (s, OURS) in auc]
+        if not sets:
+            continue
+        a, p = (interval(values[s, name] for s in sets) for values in (auc, ap))
+        total = sum(took[s, name] for s in sets)
+        numbers[name] = {"auc": a, "ap": p, "seconds": total, "sets": sets}
+        row = [f"{name}, {len(sets)} sets", f"{percent(a[0])} [{percent(a[1])}, {percent(a[2])}]"]
         row += [f"{percent(p[0])} [{percent(p[1])}, {percent(p[2])}]"]
-        if OURS in names and name != OURS:
-            gaps = [auc[s, OURS] - auc[s, name] for s in complete]
-            d = interval(gaps)
-            numbers[name]["ours_minus_it"] = d
+        if name != OURS:
+            gaps = [auc[s, OURS] - auc[s, name] for s in sets]
+            d = numbers[name]["ours_minus_it"] = interval(gaps)
             ahead = sum(gap > 0 for gap in gaps)
             row += [f"{100 * d[0]:+.1f} [{100 * d[1]:+.1f}, {100 * d[2]:+.1f}]", f"{ahead} of {len(gaps)}"]
         else:
             row += ["", ""]
         rows.append([*row, f"{total:,.0f}"])
-    head = [f"{protocol}, mean of {len(complete)} sets", "AUC-ROC, %", "AP, %", "ours minus it, AUC-ROC"]
+    head = [f"{protocol}, mean over sets", "AUC-ROC, %", "AP, %", "ours minus it on the same sets, AUC-ROC"]
     return table([*head, "sets where ours is higher", "CPU seconds, all sets"], rows), numbers
 
 
@@ -233,7 +232,7 @@ def about(records: Records) -> list[str]:
         origin[r["detector"]][r["version"]] += 1
     made = [
         f"{name} {' and '.join(f'{v} ({n} results)' for v, n in origin[name].items())}"
-        for name in (OURS, NARROW)
+        for name in (OURS, CLEAN, NARROW)
         if name in origin
     ]
     rivals = sorted({v for name in PYOD for v in origin[name]})

@@ -17,6 +17,7 @@ import numpy as np
 import diabolo
 
 OURS = "diabolo"
+CLEAN = "diabolo trim=0"  # for training rows that are known to be normal
 NARROW = "diabolo-16"  # for images: the default is made for tables
 # class, its module in PyOD, whether it takes a seed; the fast ones first
 PYOD = {
@@ -29,7 +30,7 @@ PYOD = {
     "DeepSVDD": ("deep_svdd", True),
 }
 DEEP = ("AutoEncoder", "VAE", "DeepSVDD")
-NAMES = (OURS, NARROW, *PYOD)
+NAMES = (OURS, CLEAN, NARROW, *PYOD)
 
 
 class Rival:
@@ -60,15 +61,15 @@ class Rival:
 
 
 class Ours:
-    """``AnomalyDetector`` with its defaults, or of one autoencoder with a narrow code."""
+    """``AnomalyDetector`` with its defaults, without rows set apart, or of one with a narrow code."""
 
-    def __init__(self, seed: int, narrow: bool = False) -> None:
+    def __init__(self, seed: int, name: str = OURS) -> None:
         from diabolo.applications import AnomalyDetector
 
         self.model = AnomalyDetector(random_state=seed)
-        if (
-            narrow
-        ):  # residuals of pixels share their unit: nothing is whitened, and rows of one class not trimmed
+        if name != OURS:
+            self.model.set_params(trim=0.0)
+        if name == NARROW:
             one = diabolo.Autoencoder(
                 hidden_dims=(512, 128),
                 latent_dim=16,
@@ -80,7 +81,7 @@ class Ours:
                 epochs=40,
                 validation_fraction=0.0,
             )
-            self.model.set_params(estimator=one, whitening=None, trim=0.0)
+            self.model.set_params(estimator=one)
 
     def fit(self, X: np.ndarray) -> Ours:
         """Fit to rows."""
@@ -94,12 +95,12 @@ class Ours:
 
 def build(name: str, seed: int) -> Rival | Ours:
     """Return a detector by its name."""
-    return Ours(seed, name == NARROW) if name in (OURS, NARROW) else Rival(name, seed)
+    return Ours(seed, name) if name in (OURS, CLEAN, NARROW) else Rival(name, seed)
 
 
 def code(name: str) -> str:
     """Return what a detector's results depend on: a release, or a hash of our sources."""
-    if name not in (OURS, NARROW):
+    if name not in (OURS, CLEAN, NARROW):
         return f"pyod {version('pyod')}"
     root = Path(diabolo.__file__).parent
     digest = hashlib.sha256()
