@@ -305,7 +305,7 @@ def test_trimming_keeps_anomalies_from_being_learned() -> None:
         chance = np.random.default_rng(seed)
 
         def strange(n: int, chance: np.random.Generator = chance) -> np.ndarray:
-            return np.array([2.0, -2.0, -2.0, 2.0, 0.0]) + 0.6 * chance.normal(size=(n, 5))
+            return np.array([4.0, -4.0, -4.0, 4.0, 0.0]) + 0.6 * chance.normal(size=(n, 5))
 
         X = chance.permutation(np.concatenate([near_plane(720, chance), strange(80)]))
         fresh = np.concatenate([near_plane(300, chance), strange(300)])

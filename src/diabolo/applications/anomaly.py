@@ -70,7 +70,8 @@ class AnomalyDetector(Judging):
     trim : "auto" or float in [0, 0.5), default="auto"
         Share of the training rows that are set apart as they may be anomalies: those that an isolation forest
         isolates soonest. "auto": a fifth, if they are of another kind than the rest (``ensemble.foreign``),
-        else none. 0 for rows known to be normal.
+        else none. 0 for rows known to be normal. None are set apart where
+        nothing but equal rows would be left.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling.
@@ -242,13 +243,15 @@ class AnomalyDetector(Judging):
         forest = IsolationForest(random_state=int(chance.integers(2**31 - 1))).fit(sample)
         scores = np.concatenate([-forest.score_samples(rows) for rows in _parts(rest)])
         share = _SET_APART if self.trim == "auto" else float(self.trim)
-        strange = scores > np.quantile(scores, 1.0 - share)
+        limit = np.quantile(scores, 1.0 - share)
+        strange = -forest.score_samples(sample) > limit
+        if strange.all() or not np.ptp(sample[~strange], axis=0).any():  # nothing to learn would be left
+            strange[:] = False
+        apart = strange.any() and (
+            self.trim != "auto" or ensemble.foreign(sample[~strange], sample[strange], chance, self._loss)
+        )
         numbers = np.setdiff1d(np.arange(len(X)), held_out, assume_unique=True)
-        if self.trim == "auto":
-            among = -forest.score_samples(sample) > np.quantile(scores, 1.0 - share)
-            if among.all() or not ensemble.foreign(sample[~among], sample[among], chance, self._loss):
-                return numbers[:0]
-        return np.asarray(numbers[strange])
+        return np.asarray(numbers[scores > limit] if apart else numbers[:0])
 
     def _look_at_planted(self, X: Array | Source, held_out: NDArray[np.int64], chance: Any) -> None:
         """Compare with PCA and KNN on anomalies planted in held-out rows; warn where they go unseen."""
