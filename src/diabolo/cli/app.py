@@ -11,7 +11,18 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from diabolo.cli import apply, compare, detect, evaluate, outcomes, page, show, train
+from diabolo.cli import (
+    apply,
+    compare,
+    detect,
+    detect_map,
+    detect_score,
+    evaluate,
+    outcomes,
+    page,
+    show,
+    train,
+)
 from diabolo.cli.console import Output
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -31,7 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
     "detect": (
         "Find anomalies in tables and images: learn what is normal, score, explain, set the threshold.",
-        (detect.fit, detect.score, detect.threshold),
+        (detect.fit, detect_score.score, detect_map.map, detect_score.threshold),
     ),
 }
 

@@ -1,10 +1,8 @@
-"""``diabolo detect``: a detector of anomalies is fitted, scores rows, and has its threshold set."""
+"""``diabolo detect fit``: from data to a detector of anomalies, or to a map of images."""
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,36 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli import inputs, streams
-from diabolo.cli.console import Output, counted, duration, number, print_pairs
+from diabolo.cli.console import Output, counted, duration, print_pairs
 from diabolo.cli.detecting import (
-    DetectorFile,
     NormalValue,
-    Part,
     about,
-    anomalies,
     check_detector_place,
     judged,
-    load_detector,
+    labelled,
+    note_one_sided,
     percent,
     print_areas,
     print_labels,
-    threshold_told,
+    refuse_labels,
     told,
+    write_detection_page,
 )
 from diabolo.cli.options import (
     DATA_HELP,
-    DataName,
     ParameterOptions,
     SourceOptions,
     StreamOptions,
     check_kind,
     given,
 )
-from diabolo.cli.output import TABLES, aside, check_place, naming, parquet_writer, write_npy
-from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
+from diabolo.cli.page import ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
 from diabolo.cli.train import make_estimator
-from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,10 +51,8 @@ if TYPE_CHECKING:
 
 _OWN = ("random_state", "input_shape", "device")  # parameters that the detector has too
 _MEASURED_FRACTION = 0.2
-_COLUMNS = ("row", "score", "p_value", "verdict")
 
 
-# ---------------------------------------------------------------------------------------------------- fit
 @dataclass(frozen=True)
 class _Rows:
     """What is learned from and what is judged afterwards, with its numbers in DATA and its labels."""
@@ -126,6 +119,18 @@ def fit(
             "denoising ones that need no tuning.",
         ),
     ] = None,
+    as_map: Annotated[
+        bool | None,
+        typer.Option(
+            "--map/--no-map",
+            help="Learn what small parts of images look like, so that `detect map` shows where one is unlike "
+            "the others; with --no-map an image is a row of pixels. Not given: a map for a folder of "
+            "pictures and for scans.",
+        ),
+    ] = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="With a map: look at scans as volumes instead of slices.")
+    ] = False,
     report: ReportFolder = None,
 ) -> None:
     """Learn what the rows of DATA look like and write a detector of those that are unlike them.
@@ -134,8 +139,35 @@ def fit(
     normal rows at most the share --false-alarm-rate is beyond it. `detect threshold` changes it later. With
     labels (--label, or sub-folders of pictures with --normal) it is measured how well the detector finds
     labelled anomalies, beside PCA and KNN of the same training rows.
+
+    Of images, all of them good ones, a map is learned: `detect map` then shows where other images are unlike
+    them. Slices of one scan are held out together.
     """
     output = check_detector_place(output.expanduser())
+    if as_map is None:
+        from diabolo.cli.pictures import is_for_maps
+
+        as_map = is_for_maps(data)
+    if as_map:
+        unused = {
+            "--report": report,
+            "--label": source.label,
+            "--trim": trim,
+            "--test-fraction": test_fraction,
+            "--stream": stream.stream,
+            "--broken": stream.broken,
+        }
+        _fit_map(
+            *(out, data, source, output, kind, given(parameters), unused, normal),
+            {
+                "false_alarm_rate": false_alarm_rate,
+                "calibration_fraction": calibration_fraction,
+                "n_dims": 3 if volumes else 2,
+            },
+        )
+        return
+    if volumes:
+        raise InvalidParameterError("--volumes must go with a map; got --volumes for rows. Give --map too.")
     if report is not None:
         check_report_place(report)
     detector = _unfitted(kind, given(parameters))
@@ -170,29 +202,56 @@ def fit(
         seen = _look_back(out, detector, rows, report is not None)
         payload |= _verdicts(seen)
         if report is not None:
-            payload["report"] = _page(report, f"Anomalies in {rows.name}", detector, seen)
+            payload["report"] = write_detection_page(report, f"Anomalies in {rows.name}", detector, seen)
     except BaseException:
         out.note(f"The detector is in {output}.")  # whatever fails now, the training was not for nothing
         raise
-    _note_one_sided(out, seen)
+    note_one_sided(out, seen)
     out.result(payload, lambda to: _show_fit(to, payload))
 
 
 def _unfitted(kind: str | None, chosen: dict[str, Any]) -> AnomalyDetector:
     """Return a detector with the default's members, or with those that were asked for."""
     own = {name: chosen.pop(name) for name in _OWN if name in chosen}
+    device = {"device": own.pop("device")} if kind is not None and "device" in own else {}
+    estimator = _members(kind, chosen | device)
+    from diabolo.applications import AnomalyDetector
+
+    return AnomalyDetector(estimator=estimator, **own)
+
+
+def _fit_map(
+    out: Output,
+    data: str,
+    source: SourceOptions,
+    output: Path,
+    kind: str | None,
+    chosen: dict[str, Any],
+    unused: dict[str, Any],
+    normal: str | None,
+    settings: dict[str, Any],
+) -> None:
+    from diabolo.cli.detect_map import fit_map
+
+    got = [name for name, value in unused.items() if value is not None]
+    if got:
+        raise InvalidParameterError(
+            f"{' and '.join(got)} must be left out for a map of images; got {len(got)} of these. Leave out, "
+            "or give --no-map."
+        )
+    own = {name: chosen.pop(name) for name in ("random_state",) if name in chosen}
+    estimator = _members(kind, chosen)
+    fit_map(out, data, source, output, estimator, settings | own, normal)
+
+
+def _members(kind: str | None, chosen: dict[str, Any]) -> Any:
+    """Return the autoencoder that was asked for, or None."""
     if kind is None and chosen:
         raise InvalidParameterError(
             f"parameters of an autoencoder must go with --kind; got {', '.join(chosen)}. Give for example "
             "--kind denoising, or leave them out for the members that need no tuning."
         )
-    estimator = None
-    if kind is not None:
-        device = {"device": own.pop("device")} if "device" in own else {}
-        estimator = make_estimator(check_kind(kind), {**chosen, **device})
-    from diabolo.applications import AnomalyDetector
-
-    return AnomalyDetector(estimator=estimator, **own)
+    return None if kind is None else make_estimator(check_kind(kind), chosen)
 
 
 def _rows(
@@ -211,8 +270,8 @@ def _rows(
     stream = streams.open_stream(data, source, options)
     if stream is None:
         dataset = inputs.load_data(data, source)
-        return _parted(out, dataset, _truth(out, dataset, source, normal), normal, test_fraction, seed)
-    _refuse_labels(out, source, normal)
+        return _parted(out, dataset, labelled(out, dataset, source, normal), normal, test_fraction, seed)
+    refuse_labels(out, source, normal)
     if test_fraction is not None:
         raise InvalidParameterError(
             f"--test-fraction must be left out where DATA is read piece by piece; got {test_fraction:g}. "
@@ -221,38 +280,6 @@ def _rows(
     name = streams.name_of(data)
     out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
     return _Rows(name, stream, None, None, None, f"all rows of {name}", stream.feature_names)
-
-
-def _refuse_labels(out: Output, source: SourceOptions, normal: str | None) -> None:
-    """Say that labels of data that are read piece by piece are not looked at."""
-    if normal is not None:
-        raise InvalidParameterError(
-            f"--normal must be left out where DATA is read piece by piece; got {normal!r}. Give --no-stream, "
-            "or a file with these rows only."
-        )
-    if source.label is not None:
-        out.note(f"the labels in {source.label!r} are not looked at: DATA is read piece by piece")
-
-
-def _truth(
-    out: Output, dataset: Dataset, source: SourceOptions, normal: str | None
-) -> list[NDArray[np.bool_]] | None:
-    """Return which rows of X, and of X_test where there is one, are labelled anomalies."""
-    if dataset.y is None:
-        if normal is not None:
-            raise InvalidParameterError(
-                f"--normal must go with labels; got {normal!r} and {dataset.name} without any. Name their "
-                "column with --label."
-            )
-        return None
-    if source.label is None and normal is None:
-        out.note(f"the labels of {dataset.name} are not looked at; --normal VALUE says which mean normal")
-        return None
-    import numpy as np
-
-    parts = [dataset.y] if dataset.y_test is None else [dataset.y, dataset.y_test]
-    found = anomalies(np.concatenate(parts), normal)
-    return [found[: len(dataset.y)], found[len(dataset.y) :]][: len(parts)]
 
 
 def _parted(
@@ -326,25 +353,6 @@ def _verdicts(seen: Judged | None) -> dict[str, Any]:
     }
 
 
-def _note_one_sided(out: Output, seen: Judged | None) -> None:
-    from diabolo.report.verdicts import one_sided
-
-    found = None if seen is None else seen.measures()
-    said = None if found is None else one_sided(found)
-    if said is not None:
-        out.note(said)
-
-
-def _page(folder: Path, title: str, detector: AnomalyDetector, seen: Judged | None) -> Path:
-    from diabolo.report.detection import write_detection_report
-
-    assert seen is not None
-    with naming(folder):
-        return write_detection_report(
-            folder, title=title, detector=detector, judged=seen, command=COMMAND.get()
-        )
-
-
 def _show_fit(to: Console, payload: dict[str, Any]) -> None:
     pairs = told(payload)
     if payload["n_judged"] is not None:
@@ -359,234 +367,3 @@ def _show_fit(to: Console, payload: dict[str, Any]) -> None:
     if payload["labels"] is not None:
         to.print()
         print_labels(to, payload["labels"])
-
-
-# -------------------------------------------------------------------------------------------------- score
-def score(
-    out: Output,
-    source: SourceOptions,
-    options: StreamOptions,
-    model: DetectorFile,
-    data: DataName,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where scores go: .csv, .parquet or .npy.")
-    ],
-    top: Annotated[
-        int,
-        typer.Option(
-            "--top", metavar="N", help="How many features are named for each row; 0 takes less time."
-        ),
-    ] = 3,
-    normal: NormalValue = None,
-    report: ReportFolder = None,
-) -> None:
-    """Write for each row of DATA its score, its p-value, the verdict, and the features that tell most.
-
-    A row's score is 1 where it is typical of normal rows; the greater, the more surprising. Its p-value is
-    the share of normal rows that are at least so surprising; those with a score beyond the threshold are
-    anomalies. Each of the features named stands beside its share of the score. Rows and pixels are counted
-    from 0. In a .npy file an anomaly is 1 and features are numbers.
-
-    Data larger than the memory are read, and scores written, piece by piece. With --label it is measured
-    how many labelled anomalies are found.
-    """
-    output = check_place(output, TABLES)
-    if top < 0:
-        raise InvalidParameterError(f"--top must be a whole number from 0 up; got {top}. Give for example 3.")
-    if report is not None:
-        check_report_place(report)
-    detector = load_detector(model)
-    rows, name, truth = _rows_to_score(out, detector, data, source, options, normal)
-    from diabolo.report.verdicts import Judged
-
-    seen = Judged(detector.threshold_, f"{counted(len(rows), 'row')} of {name}", truth)
-    n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen)
-    if n < len(rows):
-        out.note(f"{name}: {len(rows) - n} of {len(rows)} could not be read and were left out")
-        seen.told = f"{counted(n, 'row')} of {name}"
-    payload: dict[str, Any] = {
-        "model": model,
-        "data": name,
-        "output": output,
-        "n": n,
-        "flagged": seen.flagged,
-        "threshold": detector.threshold_,
-        "labels": seen.measures(),
-        "report": None,
-    }
-    if report is not None:
-        payload["report"] = _page(report, f"Anomalies in {name}", detector, seen)
-    _note_one_sided(out, seen)
-    out.result(payload, lambda to: _show_score(to, payload))
-
-
-def _rows_to_score(
-    out: Output,
-    detector: AnomalyDetector,
-    data: str,
-    source: SourceOptions,
-    options: StreamOptions,
-    normal: str | None,
-) -> tuple[Array | Source, str, NDArray[np.bool_] | None]:
-    """Return all rows of DATA as the detector takes them, DATA's name, and which are labelled anomalies."""
-    stream = streams.open_for(out, detector, data, source, options)
-    if stream is not None:
-        _refuse_labels(out, source, normal)
-        return stream, streams.name_of(data), None
-    import numpy as np
-
-    dataset = inputs.load_for(out, detector, data, source)
-    found = _truth(out, dataset, source, normal)
-    parts = [dataset.X] if dataset.X_test is None else [dataset.X, dataset.X_test]
-    if found is not None and len(found) < len(parts):
-        raise InvalidDataError(
-            f"{dataset.name} must have labels of its test rows too; got none. Leave --label out."
-        )
-    return np.concatenate(parts), dataset.name, None if found is None else np.concatenate(found)
-
-
-def _write_scores(
-    out: Output, path: Path, detector: AnomalyDetector, rows: Array | Source, top: int, seen: Judged
-) -> int:
-    """Write one line for each row as it is judged; return how many."""
-    names = feature_names(detector)
-    columns = [*_COLUMNS, *(f"{what}_{k + 1}" for k in range(top) for what in ("feature", "share"))]
-
-    def parts() -> Iterator[Part]:
-        for part in judged(detector, rows):
-            seen.add(part.numbers, part.rows, part.surprise)
-            yield part
-
-    lines = (_numbers(detector, part, top) for part in counting(out, "scores", parts(), len(rows)))
-    suffix = path.suffix.lower()
-    with aside(path) as place:
-        if suffix == ".npy":
-            with place.open("w+b") as stream:
-                write_npy(stream, lines, len(rows))
-        elif suffix == ".parquet":
-            with parquet_writer(place, columns) as write:
-                for line in lines:
-                    write(_worded(line, names))
-        else:
-            with place.open("w", encoding="utf-8", newline="") as text:
-                writer = csv.writer(text, lineterminator="\n")
-                writer.writerow(columns)
-                for line in lines:
-                    writer.writerows(
-                        [f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row]
-                        for row in _worded(line, names)
-                    )
-    return seen.n
-
-
-def _numbers(detector: AnomalyDetector, part: Part, top: int) -> Array:
-    """Return row, score, p-value, 1 for an anomaly, and features with their shares, (k, 4 + 2 top)."""
-    import numpy as np
-
-    from diabolo.applications import ensemble
-
-    out = np.empty((len(part), len(_COLUMNS) + 2 * top))
-    out[:, 0], out[:, 1] = part.numbers, part.surprise
-    out[:, 2] = detector.calibration_.p_value(part.surprise)
-    out[:, 3] = part.surprise > detector.threshold_
-    if top:
-        shares = ensemble.shares(detector.members, part.rows) / part.surprise[:, None]
-        most = np.argsort(-shares, axis=1, kind="stable")[:, :top]
-        out[:, 4::2], out[:, 5::2] = most, np.take_along_axis(shares, most, axis=1)
-    return out
-
-
-def _worded(lines: Array, names: Sequence[str]) -> Array:
-    """Return the same with words: the verdict, the features' names."""
-    import numpy as np
-
-    out = lines.astype(object)
-    out[:, 0] = lines[:, 0].astype(np.int64)
-    out[:, 3] = np.where(lines[:, 3] > 0, "anomaly", "normal")
-    out[:, 4::2] = np.array(names, dtype=object)[lines[:, 4::2].astype(np.int64)]
-    return out
-
-
-def feature_names(detector: AnomalyDetector) -> list[str]:
-    """Return the names of the columns; of pixels, their places."""
-    import numpy as np
-
-    known = getattr(detector, "feature_names_in_", None)
-    if known is not None:
-        return [str(name) for name in known]
-    if len(detector.sample_shape_) == 1:
-        return [f"x{k}" for k in range(detector.n_features_in_)]
-    return [",".join(map(str, place)) for place in np.ndindex(detector.sample_shape_)]
-
-
-def _show_score(to: Console, payload: dict[str, Any]) -> None:
-    pairs = [
-        (
-            "flagged",
-            f"{payload['flagged']:,} of {payload['n']:,} rows ({percent(payload['flagged'] / payload['n'])})",
-        ),
-        ("threshold", number(payload["threshold"])),
-        ("scores", str(payload["output"])),
-    ]
-    if payload["report"] is not None:
-        pairs.append(("report", str(payload["report"])))
-    print_pairs(to, pairs, title=f"{payload['model']} on {payload['data']}")
-    if payload["labels"] is not None:
-        to.print()
-        print_labels(to, payload["labels"])
-
-
-# ---------------------------------------------------------------------------------------------- threshold
-def threshold(
-    out: Output,
-    model: DetectorFile,
-    false_alarm_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--false-alarm-rate",
-            metavar="X",
-            help="Share of fresh normal rows that may be flagged, in (0, 1).",
-        ),
-    ] = None,
-    contamination: Annotated[
-        float | None,
-        typer.Option(
-            "--contamination",
-            metavar="X",
-            help="Share of rows like those of `detect fit` that are to be flagged, normal or not, in (0, 1).",
-        ),
-    ] = None,
-    value: Annotated[
-        float | None,
-        typer.Option("--value", metavar="X", help="The score itself beyond which rows are anomalies."),
-    ] = None,
-) -> None:
-    """Set beyond which score rows are anomalies, and write it into the detector's file; nothing is trained.
-
-    Give one of the three. The file is replaced whole or not at all.
-    """
-    chosen = {"false_alarm_rate": false_alarm_rate, "contamination": contamination, "value": value}
-    if sum(one is not None for one in chosen.values()) != 1:
-        got = [f"--{name.replace('_', '-')}" for name, one in chosen.items() if one is not None]
-        raise InvalidParameterError(
-            "the threshold must be set by one of --false-alarm-rate, --contamination and --value; got "
-            f"{' and '.join(got) or 'none of them'}. Give for example --false-alarm-rate 0.01."
-        )
-    detector = load_detector(model)
-    before = about(detector)
-    detector.set_threshold(**chosen)
-    after = about(detector)
-    if detector.threshold_ != before["threshold"]:
-        detector.save(model)
-    keys = ("threshold", "held_out_rate")
-    payload = {
-        "model": model,
-        "n_held_out": after["n_held_out"],
-        **{key: after[key] for key in keys},
-        **{f"{key}_before": before[key] for key in keys},
-    }
-    pairs = [
-        (name, threshold_told(one["threshold"], one["held_out_rate"]))
-        for name, one in (("threshold", after), ("before", before))
-    ]
-    out.result(payload, lambda to: print_pairs(to, pairs, title=str(model)))

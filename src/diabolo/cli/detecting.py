@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli.console import number, print_pairs, print_table
-from diabolo.cli.output import check_place
+from diabolo.cli.console import Output, number, print_pairs, print_table
+from diabolo.cli.options import SourceOptions
+from diabolo.cli.output import check_place, naming
+from diabolo.cli.page import COMMAND
 from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
 from diabolo.names import did_you_mean, quoted
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from diabolo.applications import AnomalyDetector
-    from diabolo.data import Source
+    from diabolo.applications import AnomalyDetector, AnomalyMap
+    from diabolo.data import Dataset, Source
+    from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
     Doubles = NDArray[np.float64]
@@ -44,27 +47,68 @@ _ANOMALY = frozenset({"1", "true", "yes", "anomaly", "anomalous", "abnormal", "o
 
 
 def load_detector(path: Path) -> AnomalyDetector:
-    """Return the detector in a file.
+    """Return the detector of rows in a file.
 
     Raises
     ------
     ModelFileError
         When there is no such file, or it is anything but a detector of diabolo.
+    InvalidDataError
+        When it is one of tables of mixed columns, which are given as frames.
     """
     from diabolo.applications import AnomalyDetector
-    from diabolo.persistence import MODEL, format_of
+    from diabolo.persistence import DETECTOR
+
+    _check_format(path, DETECTOR.format)
+    detector = AnomalyDetector.load(path)
+    if detector.encoder_ is not None:
+        raise InvalidDataError(
+            f"MODEL must be a detector of columns of numbers here; got {path}, one of a table of mixed "
+            "columns. Load it with AnomalyDetector.load and give it frames."
+        )
+    return detector
+
+
+def load_map(path: Path) -> AnomalyMap:
+    """Return the map of images in a file.
+
+    Raises
+    ------
+    ModelFileError
+        When there is no such file, or it is anything but a map of diabolo.
+    """
+    from diabolo.applications import AnomalyMap
+    from diabolo.persistence import MAP
+
+    _check_format(path, MAP.format)
+    return AnomalyMap.load(path)
+
+
+def is_map(path: Path) -> bool:
+    """Return whether a file is a map of images."""
+    from diabolo.persistence import MAP, format_of
+
+    return format_of(path) == MAP.format
+
+
+def _check_format(path: Path, wanted: str) -> None:
+    """Raise where a file is missing or one of another command's."""
+    from diabolo.persistence import DETECTOR, MAP, MODEL, format_of
 
     if not path.is_file():
         got = "is a folder" if path.is_dir() else "does not exist"
         raise ModelFileError(
             f"MODEL must be a file that 'diabolo detect fit' wrote; got {path}, which {got}. Check the path."
         )
-    if format_of(path) == MODEL.format:
-        raise ModelFileError(
-            f"MODEL must be a file that 'diabolo detect fit' wrote; got {path}, an autoencoder that 'diabolo "
-            "train' wrote. Fit a detector: its threshold comes from rows that were held out for it."
-        )
-    return AnomalyDetector.load(path)
+    others = {
+        MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
+        DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
+        MAP.format: "a map of images. Use it with 'diabolo detect map'",
+    }
+    found = format_of(path)
+    if found in others and found != wanted:
+        what = "map of images" if wanted == MAP.format else "detector of rows"
+        raise ModelFileError(f"MODEL must be a {what}; got {path}, {others[found]}.")
 
 
 def check_detector_place(path: Path) -> Path:
@@ -77,9 +121,9 @@ def check_detector_place(path: Path) -> Path:
     """
     path = check_place(path)
     if path.exists():
-        from diabolo.persistence import DETECTOR, format_of
+        from diabolo.persistence import DETECTOR, MAP, format_of
 
-        if format_of(path) != DETECTOR.format:
+        if format_of(path) not in (DETECTOR.format, MAP.format):
             raise ModelFileError(
                 f"--output must be a new file or a detector to replace; got {path}, which is neither. "
                 "Choose another name."
@@ -208,7 +252,9 @@ def told(found: dict[str, Any]) -> list[tuple[str, str]]:
     members, folds = found["members"], found["folds"]
     kinds = [f"{one['estimator']} with {one['corruption']}" for one in members[: len(members) // folds]]
     what = "; ".join(dict.fromkeys(kinds))
-    held_out = f"{found['n_held_out']:,}" + (f", each judged by one of {folds} folds that had not seen it" if folds > 1 else "")
+    held_out = f"{found['n_held_out']:,}" + (
+        f", each judged by one of {folds} folds that had not seen it" if folds > 1 else ""
+    )
     return [
         ("members", f"{len(members)}" + (f", in {folds} folds" if folds > 1 else "") + f": {what}"),
         ("parameters", f"{sum(one['parameters'] for one in members):,}"),
@@ -217,9 +263,9 @@ def told(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def threshold_told(threshold: float, rate: float) -> str:
-    """Return a threshold in words; ``rate`` is the share of held-out rows beyond it."""
-    return f"{number(threshold)}: {percent(rate)} of the held-out rows are beyond it"
+def threshold_told(threshold: float, rate: float, what: str = "rows") -> str:
+    """Return a threshold in words; ``rate`` is the share of what was held out beyond it."""
+    return f"{number(threshold)}: {percent(rate)} of the held-out {what} are beyond it"
 
 
 def percent(share: float | None) -> str:
@@ -266,3 +312,56 @@ def print_labels(to: Console, found: Mapping[str, Any]) -> None:
             ("average precision", number(found["average_precision"])),
         ],
     )
+
+
+def refuse_labels(out: Output, source: SourceOptions, normal: str | None) -> None:
+    """Say that labels of data that are read piece by piece are not looked at."""
+    if normal is not None:
+        raise InvalidParameterError(
+            f"--normal must be left out where DATA is read piece by piece; got {normal!r}. Give --no-stream, "
+            "or a file with these rows only."
+        )
+    if source.label is not None:
+        out.note(f"the labels in {source.label!r} are not looked at: DATA is read piece by piece")
+
+
+def labelled(
+    out: Output, dataset: Dataset, source: SourceOptions, normal: str | None
+) -> list[NDArray[np.bool_]] | None:
+    """Return which rows of X, and of X_test where there is one, are labelled anomalies."""
+    if dataset.y is None:
+        if normal is not None:
+            raise InvalidParameterError(
+                f"--normal must go with labels; got {normal!r} and {dataset.name} without any. Name their "
+                "column with --label."
+            )
+        return None
+    if source.label is None and normal is None:
+        out.note(f"the labels of {dataset.name} are not looked at; --normal VALUE says which mean normal")
+        return None
+    import numpy as np
+
+    parts = [dataset.y] if dataset.y_test is None else [dataset.y, dataset.y_test]
+    found = anomalies(np.concatenate(parts), normal)
+    return [found[: len(dataset.y)], found[len(dataset.y) :]][: len(parts)]
+
+
+def note_one_sided(out: Output, seen: Judged | None) -> None:
+    """Say where labels are all of one kind, so that there are no curves."""
+    from diabolo.report.verdicts import one_sided
+
+    found = None if seen is None else seen.measures()
+    said = None if found is None else one_sided(found)
+    if said is not None:
+        out.note(said)
+
+
+def write_detection_page(folder: Path, title: str, detector: AnomalyDetector, seen: Judged | None) -> Path:
+    """Write the report of what a detector found and return the path of its page."""
+    from diabolo.report.detection import write_detection_report
+
+    assert seen is not None
+    with naming(folder):
+        return write_detection_report(
+            folder, title=title, detector=detector, judged=seen, command=COMMAND.get()
+        )

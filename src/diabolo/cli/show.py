@@ -38,10 +38,12 @@ def info(out: Output, model: ModelFile) -> None:
 
     Of a detector: its members, its threshold, and how many held-out rows are beyond it.
     """
-    from diabolo.persistence import DETECTOR, format_of
+    from diabolo.persistence import DETECTOR, MAP, format_of
 
-    if format_of(model) == DETECTOR.format:
-        _detector_info(out, model)
+    told_apart = {DETECTOR.format: _detector_info, MAP.format: _map_info}
+    found = format_of(model)
+    if found in told_apart:
+        told_apart[found](out, model)
         return
     estimator = inputs.load_model(model)
     from diabolo.persistence import read_model
@@ -122,6 +124,31 @@ def _detector_info(out: Output, path: Path) -> None:
         detecting.print_areas(to, detector.comparison_, {})
 
     out.result(payload, show)
+
+
+def _map_info(out: Output, path: Path) -> None:
+    from diabolo.cli.detect_map import about_map, told_of_map
+    from diabolo.persistence import MAP, read_model
+
+    fitted = detecting.load_map(path)
+    header, _ = read_model(path, MAP)
+    payload = {
+        "model": path,
+        "kind": "map",
+        "estimator": type(fitted).__name__,
+        "bytes": path.stat().st_size,
+        "versions": header["scales"][0]["autoencoder"]["versions"],
+        "settings": {key: value for key, value in header["params"].items() if key != "estimator"},
+        **about_map(fitted),
+    }
+    pairs = [
+        ("kind", "map of anomalies in images"),
+        *told_of_map(payload),
+        ("file", f"{payload['bytes']:,} bytes"),
+        ("written by", _versions(payload["versions"])),
+        *[(key, _told(value)) for key, value in payload["settings"].items()],
+    ]
+    out.result(payload, lambda to: print_pairs(to, pairs, title=str(path)))
 
 
 def _versions(found: Mapping[str, str]) -> str:

@@ -1,0 +1,175 @@
+"""IMAGES for maps: pictures, arrays and scans, each of a size of its own, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diabolo.cli import inputs
+from diabolo.cli.options import SourceOptions
+from diabolo.data.files import system_errors
+from diabolo.data.images import Look, find_images, head, survey, with_pillow
+from diabolo.data.loading import refuse
+from diabolo.data.scans import is_scan, read_scan
+from diabolo.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from diabolo.data import Scan
+
+    Array = NDArray[Any]
+
+_RED = (228, 26, 28)
+_STRONGEST = 0.85  # of the colour: what is under it stays visible
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images by name, each read when it is asked for.
+
+    Attributes
+    ----------
+    names : list of str
+        Without a suffix; those of pictures in sub-folders begin with the sub-folder's.
+    classes : list of str or None
+        The sub-folder of each picture, where they lie in such.
+    scans : bool
+        Whether each is a scan, (slices, rows, columns).
+    """
+
+    name: str
+    names: list[str]
+    read: Callable[[int], Any] = field(repr=False)
+    classes: list[str] | None = None
+    scans: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def arrays(self) -> Iterator[Array]:
+        """Return every image or scan as an array, 8-bit values divided by 255."""
+        for i in range(len(self)):
+            yield self.array(i)
+
+    def array(self, i: int) -> Array:
+        """Return one of them."""
+        found = self.read(i)
+        return inputs.unit(found.voxels if self.scans else found)
+
+    def scan(self, i: int) -> Scan:
+        """Return a scan with its geometry."""
+        found: Scan = self.read(i)
+        return found
+
+
+def is_for_maps(data: str) -> bool:
+    """Return whether DATA is a folder of pictures, a scan, or a folder of scans."""
+    path = Path(data).expanduser()
+    if not path.exists():
+        return False
+    return bool(_scans_in(path)) or (path.is_dir() and bool(find_images(path)[0]))
+
+
+def open_images(data: str, source: SourceOptions, n_channels: int | None = None) -> Images:
+    """Return the images of DATA: a picture, a folder of them, a scan, a folder of scans, or an array.
+
+    Parameters
+    ----------
+    n_channels : int, optional
+        What pictures are turned into: 3 for colours, 0 for grey; None: colours if one of them has some.
+
+    Raises
+    ------
+    DataFileError, InvalidParameterError, MissingExtraError
+    """
+    path = Path(data).expanduser()
+    found = _scans_in(path) if path.exists() else []
+    if found:
+        refuse(source.image_size, "image_size", "pictures", path)
+        names = [_stem(place) for place in found]
+        return Images(path.resolve().name, names, lambda i: read_scan(found[i]), scans=True)
+    paths, classes = find_images(path) if path.is_dir() else ([], None)
+    if paths:
+        return _pictures(path, paths, classes, inputs.image_size(source), n_channels)
+    dataset = inputs.load_data(data, source)
+    X = dataset.X
+    if X.ndim < 3:
+        raise InvalidDataError(
+            f"IMAGES must be pictures, scans, or an array (n, height, width) or (n, channels, height, "
+            f"width); got rows of {X.shape[1]} values. Use 'diabolo detect score' for rows."
+        )
+    digits = len(str(len(X) - 1))
+    return Images(dataset.name, [f"{i:0{digits}d}" for i in range(len(X))], lambda i: X[i])
+
+
+def _scans_in(path: Path) -> list[Path]:
+    """Return the scans that a path stands for: itself, or the NIfTI files and DICOM folders in it."""
+    if is_scan(path):
+        return [path]
+    if not path.is_dir():
+        return []
+    with system_errors(path):
+        return sorted(place for place in path.iterdir() if not place.name.startswith(".") and is_scan(place))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
+
+
+def _pictures(
+    folder: Path,
+    paths: list[Path],
+    classes: list[str] | None,
+    size: tuple[int, int] | None,
+    n_channels: int | None,
+) -> Images:
+    heads = [(path, head(path)) for path in with_pillow(paths)]
+    first = heads[0][1][0]
+    look = survey([(path, (first, mode)) for path, (_, mode) in heads], size)  # sizes may differ here
+    if look.mode is not None and n_channels is not None:
+        look = replace(look, mode="RGB" if n_channels == 3 else "L")
+
+    def read(i: int) -> Array:
+        path, (own, _) = heads[i]
+        return Look(size or own, look.mode, look.dtype).pixels(path)
+
+    names = [path.relative_to(folder) for path in paths]
+    plain = [str(name.with_suffix("")) for name in names]
+    if len(set(plain)) < len(plain):
+        plain = [str(name) for name in names]
+    return Images(folder.resolve().name, plain, read, classes)
+
+
+def overlay(image: Array, heat: Array, threshold: float) -> Any:
+    """Return an image (height, width) or (channels, height, width) with its heat map in red over it.
+
+    Red begins at half the threshold and is full at twice the threshold; the mask's edge is drawn.
+    """
+    import numpy as np
+    from PIL import Image
+    from scipy import ndimage
+
+    grey = image.mean(0) if image.ndim == 3 and image.shape[0] != 3 else image
+    low, high = float(grey.min()), float(grey.max())
+    if low >= 0 and high <= 1 and np.issubdtype(grey.dtype, np.floating):
+        low, high = 0.0, 1.0
+    under = 255 * (np.asarray(grey, dtype=np.float64) - low) / ((high - low) or 1.0)
+    under = np.moveaxis(under, 0, -1) if under.ndim == 3 else np.repeat(under[..., None], 3, axis=2)
+    reference = abs(threshold) or 1.0
+    weight = np.clip((heat - threshold + reference / 2) / (1.5 * reference), 0, 1)[..., None] * _STRONGEST
+    mixed = (1 - weight) * under + weight * np.array(_RED)
+    mask = heat > threshold
+    mixed[mask & ~ndimage.binary_erosion(mask)] = (255, 255, 0)
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def mask_picture(mask: NDArray[np.bool_]) -> Any:
+    """Return a mask as a picture: white inside."""
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))

@@ -1,0 +1,136 @@
+"""``diabolo detect`` on images: pictures of several sizes, scans, and what is written of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+
+from diabolo.applications import AnomalyMap
+
+Image = pytest.importorskip("PIL.Image")
+
+MEMBER = ("--kind", "denoising", "--epochs", "1", "--hidden-dims", "16", "--latent-dim", "8")
+SMALL = (*MEMBER, "--random-state", "0", "--false-alarm-rate", "0.3")
+
+
+def picture(generator: np.random.Generator, bad: bool) -> np.ndarray:
+    height, width = generator.integers(17, 30, 2)
+    pixels = 128 + 30 * np.sin(np.arange(width) / 2) + generator.normal(0, 4, (height, width))
+    if bad:
+        pixels[5:11, 4:12] = 255
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of several sizes, eight good ones and two with a white patch."""
+    generator, path = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
+    for name, n in (("good", 8), ("patch", 2)):
+        (path / name).mkdir()
+        for k in range(n):
+            Image.fromarray(picture(generator, name == "patch")).save(path / name / f"{k}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import _exit_code
+
+    from diabolo.cli import main
+
+    path = tmp_path_factory.mktemp("map") / "map.safetensors"
+    code: list[int] = []
+    with _exit_code(code):
+        main(["detect", "fit", str(folder), "--normal", "good", *SMALL, "-o", str(path), "-q"])
+    assert code == [0]
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
+    said = run("detect", "map", model, folder, "--normal", "good", "-o", tmp_path / "maps", "--json")
+    assert said.code == 0, said.err
+    lines = table(tmp_path / "maps" / "images.csv")
+    assert [line["image"] for line in lines] == [*(f"good/{k}" for k in range(8)), "patch/0", "patch/1"]
+    assert said.json["labels"]["n_anomalies"] == 2
+    assert said.json["labels"]["auc_roc"] == 1.0
+    fitted = AnomalyMap.load(model)
+    pixels = np.asarray(Image.open(folder / "patch" / "0.png"))
+    heat = fitted.heatmap([pixels.astype(np.float32) / np.float32(255)])[0]
+    mask = np.asarray(Image.open(tmp_path / "maps" / "masks" / "patch" / "0.png"))
+    np.testing.assert_array_equal(mask > 0, heat > fitted.pixel_threshold_)
+    assert int(lines[8]["area"]) == (mask > 0).sum()
+    overlay = np.asarray(Image.open(tmp_path / "maps" / "overlays" / "patch" / "0.png")).astype(int)
+    assert overlay.shape == (*pixels.shape, 3)
+    assert (overlay[7, 7, 0] - overlay[7, 7, 2]) > 100  # the patch is red
+    first = next(line for line in table(tmp_path / "maps" / "regions.csv") if line["image"] == "patch/0")
+    place = int(first["peak_row"]), int(first["peak_column"])
+    assert heat[place] == heat.max() == pytest.approx(float(first["peak"]), rel=1e-6)
+
+
+def test_threshold_and_info_of_a_map(run: Run, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "map.safetensors"
+    copy.write_bytes(model.read_bytes())
+    said = run("detect", "threshold", copy, "--value", "7")
+    assert said.code == 0, said.err
+    assert AnomalyMap.load(copy).threshold_ == 7
+    said = run("detect", "threshold", copy, "--contamination", "0.1")
+    assert said.code == 2
+    assert "by --false-alarm-rate or --value" in said.err
+    assert run("info", copy, "--json").json["threshold"] == 7
+
+
+def test_a_map_and_a_detector_are_told_apart(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
+    said = run("detect", "score", model, folder, "-o", tmp_path / "s.csv")
+    assert said.code == 1
+    assert "a map of images. Use it with 'diabolo detect map'" in said.err
+
+
+@pytest.mark.parametrize("option", [["--trim", "0.1"], ["--stream"], ["--report", "page"], ["--label", "y"]])
+def test_options_without_effect_are_refused(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run("detect", "fit", folder, *SMALL, *option)
+    assert said.code == 2
+    assert f"{option[0]} must be left out for a map" in said.err
+
+
+def test_a_broken_picture_is_named_and_nothing_is_left(run: Run, model: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(picture(np.random.default_rng(1), False)).save(pictures / "a.png")
+    (pictures / "b.png").write_bytes((pictures / "a.png").read_bytes()[:90])
+    said = run("detect", "map", model, pictures, "-o", tmp_path / "maps")
+    assert said.code == 1
+    assert "b.png" in said.err
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["pictures"]
+
+
+def test_masks_lie_on_the_scan(run: Run, tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    generator = np.random.default_rng(0)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in "ab":
+        voxels = generator.normal(size=(20, 18, 4)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, affine), scans / f"{name}.nii.gz")
+    model = tmp_path / "map.safetensors"
+    said = run("detect", "fit", scans, *SMALL, "-o", model)
+    assert said.code == 0, said.err
+    said = run("detect", "map", model, scans, "-o", tmp_path / "maps", "--json")
+    assert said.code == 0, said.err
+    assert [line["image"] for line in table(tmp_path / "maps" / "images.csv")][:2] == ["a:0", "a:1"]
+    mask = nib.load(tmp_path / "maps" / "masks" / "a_mask.nii.gz")
+    np.testing.assert_allclose(mask.affine, affine)
+    assert mask.shape == (20, 18, 4)
+    assert (tmp_path / "maps" / "overlays" / "b.png").exists()
