@@ -352,11 +352,7 @@ def _check_output(name: str | None, loss: Loss) -> None:
         return
     check_name("output_activation", name, (*ACTIVATIONS, Clip.NAME))
     if loss.link != "linear" and name != loss.link:
-        allowed = f"None or {loss.link!r}" if loss.link in ACTIVATIONS else "None"
-        raise IncompatiblePartsError(
-            f"output_activation must be {allowed} for loss={loss.name!r}, which has a link of its own; "
-            f"got {name!r}. Leave it out."
-        )
+        raise IncompatiblePartsError(f"output_activation must be None for loss={loss.name!r}; got {name!r}.")
 
 
 def _check_layerwise(architecture: Architecture) -> None:

@@ -450,7 +450,7 @@ def test_images_keep_their_shape() -> None:
         size=(200, 6, 7)
     )
     member = ConvolutionalAutoencoder(channels=(4,), latent_dim=2, epochs=3, batch_size=32)
-    one = detector(estimator=member, false_alarm_rate=0.05).fit(images)
+    one = detector(estimator=member, false_alarm_rate=0.05, whitening="feature").fit(images)
     assert (one.sample_shape_, one.n_features_in_) == ((6, 7), 42)
     spoiled = images[:20].copy()
     spoiled[:, 2, 3] += 20.0
@@ -458,7 +458,8 @@ def test_images_keep_their_shape() -> None:
     assert parts.shape == (20, 6, 7)
     assert np.mean(parts.reshape(20, -1).argmax(1) == 2 * 7 + 3) > 0.9
     assert (one.predict(spoiled) == -1).all()
-    flat = detector(estimator=member, false_alarm_rate=0.05, input_shape=(6, 7)).fit(images.reshape(200, -1))
+    flat = detector(estimator=member, false_alarm_rate=0.05, whitening="feature", input_shape=(6, 7))
+    flat.fit(images.reshape(200, -1))
     assert flat.explain(spoiled.reshape(20, -1)).shape == (20, 42)
     assert np.array_equal(flat.score_samples(spoiled.reshape(20, -1)), one.score_samples(spoiled))
     with pytest.raises(InvalidDataError, match=r"shape \(6, 7\)"):

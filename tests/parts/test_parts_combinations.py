@@ -62,7 +62,7 @@ LOSSES = [
     "huber",
     "mixed:numeric? binary categorical:3? numeric categorical:12",
 ]
-CORRUPTIONS = [None, "gaussian", "masking", "salt_and_pepper", "gaussian:0.1+masking:0.2"]
+CORRUPTIONS = [None, "gaussian", "masking", "salt_and_pepper", "coarse", "gaussian:0.1+masking:0.2"]
 SHAPE = (4, 5)
 
 
