@@ -54,13 +54,13 @@ PUBLISHED_MEANS = {
 # Why ours is far below PCA, by protocol and set.
 OUTWARD = (
     "The anomalies lie further out along the directions of largest variance and keep the relations between "
-    "features: the distance from the centre in the first principal components tells them (83 %, SEMI, seed 0), "
-    "the other components, where restoring fails, less (67 %)."
+    "features: the distance from the centre in the first principal components tells them (83 %, SEMI, "
+    "seed 0), the other components, where restoring fails, less (67 %)."
 )
 CLUSTERED = (
     "The anomalies among the training rows lie closer to each other (median distance {} against {} to the "
-    "next normal row, seed 0) and far out, where a global rule sees them; what of them is not set apart is learned "
-    "as a kind of normal row."
+    "next normal row, seed 0) and far out, where a global rule sees them; what of them is not set "
+    "apart is learned as a kind of normal row."
 )
 REASONS: dict[tuple[str, str], str] = {
     ("SEMI", "Cardiotocography"): OUTWARD,
