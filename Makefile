@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pyod check repeats docs bench bench-detection bench-maps clean
+.PHONY: help demo test test-pyod check repeats docs bench bench-detection clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,9 +62,11 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(RIVALS)/bin/python benchmarks/inference.py
 	$(RIVALS)/bin/python benchmarks/cold.py
 
-bench-detection: $(RIVALS)/installed
+bench-detection: $(VENV)/installed-all $(RIVALS)/installed
 	$(RIVALS)/bin/python benchmarks/detection.py --jobs 2
 	$(RIVALS)/bin/python benchmarks/detection.py --coverage
+	$(BIN)/python benchmarks/maps.py
+	$(BIN)/python benchmarks/medical.py
 
 clean:
 	rm -rf $(VENV) $(RIVALS) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
