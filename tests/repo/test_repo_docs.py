@@ -75,11 +75,15 @@ def test_every_make_target_shown_exists(line: str) -> None:
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(README, "python")
+    code, detection = blocks(README, "python")
     short = code.replace("random_state=0", "random_state=0, epochs=2")
     assert short != code
     execute(short, "README.md")
     assert "(1797, 10)" in capsys.readouterr().out
+    quick = "random_state=0, estimator=DeepAutoencoder(epochs=2))"
+    short = "from diabolo import DeepAutoencoder\n" + detection.replace("random_state=0)", quick)
+    assert quick in short
+    execute(short, "README.md")
 
 
 # ------------------------------------------------------------------------------------------ CONTRIBUTING

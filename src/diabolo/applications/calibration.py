@@ -65,7 +65,7 @@ class Calibration:
         """
         check_rate("false_alarm_rate", false_alarm_rate)
         n = len(self.scores)
-        k = ceil((n + 1) * (1.0 - false_alarm_rate) - _ROUNDING)
+        k = max(1, ceil((n + 1) * (1.0 - false_alarm_rate) - _ROUNDING))
         # too few samples for so low a rate: nothing can be flagged and the promise still be kept
         return float(self.scores[k - 1]) if k <= n else float("inf")
 

@@ -48,7 +48,9 @@ def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None 
     return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS, loss) for k, noise in enumerate(noises)]
 
 
-def foreign(training: Array, apart: Array, chance: np.random.Generator, loss: Mixed | None = None) -> bool:
+def foreign(
+    training: Array, apart: Array, chance: np.random.Generator, loss: Mixed | None, device: str
+) -> bool:
     """Whether rows set apart are of another kind than the rest (n, n_features), and not its outer part.
 
     A masking autoencoder learns three quarters of the rest. Of the logarithms of the errors, the upper
@@ -61,6 +63,7 @@ def foreign(training: Array, apart: Array, chance: np.random.Generator, loss: Mi
         return False
     seed = int(chance.integers(2**31 - 1))
     first = _denoiser(MaskingNoise(_HIDDEN[0]), len(known), known.shape[1], seed, _LOOK_STEPS, loss)
+    first.device = device
     member = Member.of(first.fit(known), known, None)
     usual, strange = (np.log(surprise([member], rows)) for rows in (fresh, apart[:_LOOKED_AT]))
     gap = np.quantile(strange, _UPPER) - np.quantile(usual, _UPPER)
@@ -226,7 +229,8 @@ def surprise(members: Sequence[Member], rows: Array) -> Doubles:
 
 def _surprise(errors: Sequence[tuple[Doubles, float]]) -> Doubles:
     logs = [np.log((e + _FLOOR * typical) / ((1 + _FLOOR) * typical)) for e, typical in errors]
-    return np.asarray(np.exp(np.mean(logs, axis=0)))
+    out = np.exp(np.mean(logs, axis=0))
+    return np.where(np.isnan(out), np.inf, out)  # beyond what can be computed is beyond every threshold
 
 
 def shares(members: Sequence[Member], rows: Array) -> Doubles:

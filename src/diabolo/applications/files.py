@@ -17,6 +17,7 @@ from diabolo.applications.calibration import Calibration
 from diabolo.applications.ensemble import Member, check_estimators
 from diabolo.applications.tables import TableEncoder
 from diabolo.estimators.files import as_shape, consistent, describe, pack, seed_to_store, unfitted, unpack
+from diabolo.parts import MaskingNoise
 from diabolo.persistence import DETECTOR, read_model, write_model
 
 _PARAMETERS = tuple(f.name for f in fields(AnomalyDetector))
@@ -134,7 +135,9 @@ def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:
         or not np.isfinite(whitener).all()
     ):
         raise ValueError(f"a whitener of {whitener.shape} for {d} features")
-    if not typical > 0 or type(about["hides"]) is not bool:
+    if not 0 < typical < float("inf"):
         raise ValueError("a member's typical error is no positive number")
+    if about["hides"] is not isinstance(estimator.recipe_.corruption, MaskingNoise):
+        raise ValueError("a member hides what it was not trained to restore, or the other way round")
     estimator.module_.to(estimator._device)
     return Member(estimator, about["hides"], whitener, typical)

@@ -348,7 +348,8 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
                 f"false_alarm_rate={false_alarm_rate!r}, value={value!r}, pixel={pixel!r}. Give one of them."
             )
         if false_alarm_rate is not None:
-            self.pixel_threshold_ = self.pixel_calibration_.threshold(false_alarm_rate)
+            pixels = self.pixel_calibration_
+            self.pixel_threshold_ = min(pixels.threshold(false_alarm_rate), float(pixels.scores[-1]))
             self.threshold_ = self._promised(false_alarm_rate)
         if value is not None:
             check_range("value", value)

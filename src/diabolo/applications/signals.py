@@ -75,6 +75,7 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
             For a series that is too short, or not finite: the message names the step.
         InvalidParameterError, DivergedError
         """
+        self.__dict__.pop("detector_", None)
         windows, starts = self._cut(X)
         detector = self._unfitted()
         self.n_channels_, self.window_ = windows.shape[1:]

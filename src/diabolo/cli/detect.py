@@ -80,14 +80,15 @@ def fit(
         typer.Option(
             "--false-alarm-rate", metavar="X", help="Share of normal rows that may be flagged, in (0, 1)."
         ),
-    ] = 0.01,
+    ] = 0.05,
     trim: Annotated[
         float | None,
         typer.Option(
             "--trim",
             metavar="X",
             help="Share of the training rows, in [0, 0.5), that are left out after a first look, as they may "
-            "be anomalies themselves. (default: 0.1; 0 with --normal)",
+            "be anomalies themselves. (default: a fifth, if they are of another kind than the rest; 0 with "
+            "--normal)",
         ),
     ] = None,
     calibration_fraction: Annotated[

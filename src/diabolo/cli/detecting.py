@@ -179,7 +179,7 @@ def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+    return f"{value:.17g}" if isinstance(value, float) else str(value).strip()
 
 
 def _is_number(text: str) -> bool:

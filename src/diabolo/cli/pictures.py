@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,14 +52,14 @@ class Images:
         return len(self.names)
 
     def arrays(self) -> Iterator[Array]:
-        """Return every image or scan as an array, 8-bit values divided by 255."""
+        """Return every image as an array, 8-bit values divided by 255, or every scan as it is stored."""
         for i in range(len(self)):
             yield self.array(i)
 
     def array(self, i: int) -> Array:
         """Return one of them."""
         found = self.read(i)
-        return inputs.unit(found.voxels if self.scans else found)
+        return found.voxels if self.scans else inputs.unit(found)
 
     def scan(self, i: int) -> Scan:
         """Return a scan with its geometry."""
@@ -91,6 +92,8 @@ def open_images(data: str, source: SourceOptions, n_channels: int | None = None)
     if found:
         refuse(source.image_size, "image_size", "pictures", path)
         names = [_stem(place) for place in found]
+        if len({name.casefold() for name in names}) < len(names):
+            names = [place.name for place in found]
         return Images(path.resolve().name, names, lambda i: read_scan(found[i]), scans=True)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
     if paths:
@@ -117,7 +120,7 @@ def _scans_in(path: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
+    return re.sub(r"(\.nii|\.nii\.gz|\.dcm)$", "", path.name, flags=re.IGNORECASE)
 
 
 def _pictures(

@@ -65,7 +65,8 @@ def write_nifti(path: Path, values: Array, affine: Array, header: Any) -> None:
         image.header.set_xyzt_units("mm")
     else:
         image.set_sform(header.get_sform(), code=int(header["sform_code"]))
-        image.set_qform(header.get_qform(), code=int(header["qform_code"]))
+        coded = int(header["qform_code"])
+        image.set_qform(header.get_qform() if coded else affine, code=coded)
         image.header.set_xyzt_units(header.get_xyzt_units()[0])
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
