@@ -341,8 +341,7 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
             Where nothing is given, or a rate beside one of the others.
         """
         check_is_fitted(self, "calibration_")
-        itself = value is not None or pixel is not None
-        if (false_alarm_rate is not None) == itself:
+        if (false_alarm_rate is not None) == (value is not None or pixel is not None):
             raise InvalidParameterError(
                 "set_threshold must get either a false_alarm_rate or the thresholds themselves; got "
                 f"false_alarm_rate={false_alarm_rate!r}, value={value!r}, pixel={pixel!r}. Give one of them."
