@@ -733,3 +733,10 @@ def test_a_kind_of_one_s_own_is_not_stored(rows: np.ndarray, tmp_path: Path) -> 
     with pytest.raises(NotFittedError):
         detector().save(tmp_path / "d.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_scaling_is_that_of_the_default_s_members(rows: np.ndarray) -> None:
+    with pytest.raises(InvalidParameterError, match=r"scaling must be left out where estimator is given"):
+        AnomalyDetector(estimator=quick(), scaling="center").fit(rows)
+    one = AnomalyDetector(scaling="center", trim=0, random_state=0).fit(rows)
+    assert {member.estimator.recipe_.scaling for member in one.members} == {"center"}

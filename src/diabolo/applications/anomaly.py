@@ -20,7 +20,7 @@ from diabolo.applications.judging import Judging
 from diabolo.applications.planted import compare
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
-from diabolo.errors import DetectionWarning, InvalidDataError
+from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
@@ -76,6 +76,9 @@ class AnomalyDetector(Judging):
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling.
+    scaling : {"auto", "standard", "center", "minmax", "unit"} or None, default="auto"
+        How the default's members scale rows, as ``Autoencoder`` has it. "center" where features share their
+        unit, such as the steps of a signal: those that hardly vary are then not blown up.
     kinds : mapping of column to {"numeric", "binary", "categorical"}, optional
         For columns of a table whose kind does not follow from their values. A frame with columns that are not
         numbers, or with missing values, is coded by a ``TableEncoder``; members with the default loss then
@@ -116,6 +119,7 @@ class AnomalyDetector(Judging):
     calibration_fraction: float = 0.2
     trim: float | str = "auto"
     whitening: str | None = None
+    scaling: str | None = "auto"
     kinds: Mapping[str | int, str] | None = None
     input_shape: Sequence[int] | None = None
     device: str = "auto"
@@ -175,6 +179,11 @@ class AnomalyDetector(Judging):
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
         if self.estimator is not None:
             ensemble.check_estimators(self.estimator)
+            if self.scaling != "auto":
+                raise InvalidParameterError(
+                    f"scaling must be left out where estimator is given, which has its own; got "
+                    f"{self.scaling!r}. Set it there."
+                )
 
     def _folds(self, n: int, chance: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the numbers of the rows that are held out: once, or each row in one of several parts."""
@@ -214,7 +223,7 @@ class AnomalyDetector(Judging):
                 for one in ensemble.default_members(n, self._width, (seed + 100 * copy) % 2**31, self._loss)
             ]
             for one in several:
-                one.device = self.device
+                one.device, one.scaling = self.device, self.scaling
             return several
         several = []
         for k, one in enumerate(ensemble.check_estimators(self.estimator) * self.n_copies):
@@ -251,7 +260,9 @@ class AnomalyDetector(Judging):
             return held_out[:0]
         if auto and not (
             strange.any()
-            and ensemble.foreign(sample[~strange], sample[strange], chance, self._loss, self.device)
+            and ensemble.foreign(
+                sample[~strange], sample[strange], chance, self._loss, self.device, self.scaling
+            )
         ):
             return held_out[:0]
         kept = np.setdiff1d(np.arange(len(X)), held_out, assume_unique=True)

@@ -49,7 +49,12 @@ def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None 
 
 
 def foreign(
-    training: Array, apart: Array, chance: np.random.Generator, loss: Mixed | None, device: str
+    training: Array,
+    apart: Array,
+    chance: np.random.Generator,
+    loss: Mixed | None,
+    device: str,
+    scaling: str | None,
 ) -> bool:
     """Whether rows set apart are of another kind than the rest (n, n_features), and not its outer part.
 
@@ -63,7 +68,7 @@ def foreign(
         return False
     seed = int(chance.integers(2**31 - 1))
     first = _denoiser(MaskingNoise(_HIDDEN[0]), len(known), known.shape[1], seed, _LOOK_STEPS, loss)
-    first.device = device
+    first.device, first.scaling = device, scaling
     member = Member.of(first.fit(known), known, None)
     usual, strange = (np.log(surprise([member], rows)) for rows in (fresh, apart[:_LOOKED_AT]))
     gap = np.quantile(strange, _UPPER) - np.quantile(usual, _UPPER)
