@@ -351,8 +351,7 @@ def _check_output(name: str | None, loss: Loss) -> None:
     if name is None:
         return
     check_name("output_activation", name, (*ACTIVATIONS, Clip.NAME))
-    if loss.link != "linear" and name != loss.link:
-        raise IncompatiblePartsError(f"output_activation must be None for loss={loss.name!r}; got {name!r}.")
+    loss.check_output(name)
 
 
 def _check_layerwise(architecture: Architecture) -> None:

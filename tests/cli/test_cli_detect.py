@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, train_to
+from conftest import Run, _exit_code, train_to
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from diabolo.applications import AnomalyDetector
@@ -42,8 +42,6 @@ LABELS = ("--label", "diagnosis", "--normal", "benign")
 @pytest.fixture(scope="session")
 def detector_file(cancer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of malignant rows, fitted by the command; read only."""
-    from conftest import _exit_code
-
     from diabolo.cli import main
 
     path = tmp_path_factory.mktemp("detector") / "detector.safetensors"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, _exit_code
 
 from diabolo.applications import AnomalyMap
 
@@ -38,8 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import _exit_code
-
     from diabolo.cli import main
 
     path = tmp_path_factory.mktemp("map") / "map.safetensors"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.parts.activations import ACTIVATIONS
 from diabolo.parts.base import Part, check_range
 
 
@@ -67,6 +68,15 @@ class Loss(Part):
             raise IncompatiblePartsError(
                 f"scaling must be None or 'auto' for loss={self.name!r}, whose rows have units of their own; "
                 f"got {scaling!r}. Leave scaling out."
+            )
+
+    def check_output(self, name: str) -> None:
+        """Raise IncompatiblePartsError where the output cannot have this activation, beside the link."""
+        if self.link not in ("linear", name):
+            allowed = f"None or {self.link!r}" if self.link in ACTIVATIONS else "None"
+            raise IncompatiblePartsError(
+                f"output_activation must be {allowed} for loss={self.name!r}, which has a link of its own; "
+                f"got {name!r}. Leave it out."
             )
 
     @abstractmethod
