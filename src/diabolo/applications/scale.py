@@ -13,6 +13,7 @@ from scipy import ndimage
 from diabolo.applications.tiles import Floats, Tiling, reduced
 from diabolo.estimators import Autoencoder
 
+_MOST_EPOCHS = 400  # a handful of tiles would be learned by heart
 _SOME = 4096  # tiles that say where in a tile errors are large
 _LEAST_SHARE = 1e-3  # of the mean error: where less is usual, a pixel that never varies would count for all
 _LEAST_CONTRAST = 0.01  # of the mean contrast: below, it is noise of the sensor
@@ -123,7 +124,10 @@ class Scale:
 
 
 def default_estimator(n_tiles: int, size: int) -> Autoencoder:
-    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values."""
+    """Return the autoencoder of a scale: about 4000 steps over so many tiles of so many values.
+
+    Fewer where there are so few tiles that they would be learned by heart.
+    """
     return Autoencoder(
         latent_dim=max(1, min(64, size // 4)),
         hidden_dims=[min(256, 2 * size)],
@@ -135,7 +139,7 @@ def default_estimator(n_tiles: int, size: int) -> Autoencoder:
         learning_rate=0.001,
         weight_decay=0.0,
         batch_size=256,
-        epochs=max(1, round(4000 * 256 / n_tiles)),
+        epochs=max(1, min(_MOST_EPOCHS, round(4000 * 256 / n_tiles))),
         validation_fraction=0.05,
     )
 
