@@ -29,7 +29,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import diabolo
 from diabolo import Autoencoder, ConvolutionalAutoencoder, persistence
-from diabolo.applications import AnomalyDetector
+from diabolo.applications import AnomalyDetector, ensemble
 from diabolo.data import NpySource, ParquetSource
 from diabolo.errors import (
     CalibrationWarning,
@@ -319,6 +319,33 @@ def test_trimming_keeps_anomalies_from_being_learned() -> None:
     assert np.mean(areas[0.15]) > np.mean(areas[0]) + 0.05, areas
 
 
+def test_the_members_that_mask_do_not_learn_the_fifth_that_is_set_apart(
+    rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: dict[str, int] = {}
+
+    class Noted(Autoencoder):
+        def fit(self, X: Any, *args: Any, **options: Any) -> Any:
+            learned[str(self.corruption)] = len(X)
+            return super().fit(X, *args, **options)
+
+    def two(n_rows: int, n_features: int, seed: int, loss: Any) -> list[Autoencoder]:
+        return [
+            Noted(latent_dim=2, epochs=1, corruption=noise, random_state=seed)
+            for noise in (GaussianNoise(0.3), MaskingNoise(0.2))
+        ]
+
+    monkeypatch.setattr(ensemble, "default_members", two)
+    X = rows[:500]
+    for trim, of_masking in (("auto", 320), (0.0, 400), (0.1, 360)):
+        one = AnomalyDetector(trim=trim, random_state=0).fit(X)
+        assert len(one.set_apart_) == 400 - of_masking
+        assert learned == {
+            "gaussian(std=0.3)": 400 if trim == "auto" else of_masking,
+            "masking(fraction=0.2)": of_masking,
+        }
+
+
 class Copying(Autoencoder):
     """What an over-complete autoencoder without noise becomes in the end: the identity."""
 
@@ -503,7 +530,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 from diabolo import Autoencoder
-from diabolo.applications import AnomalyDetector
+from diabolo.applications import AnomalyDetector, ensemble
 from diabolo.data import NpySource
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 member = Autoencoder(epochs=1, batch_size=16384, optimizer="adam", hidden_dims=(), latent_dim=2)
@@ -530,7 +557,7 @@ print(peak() - before)
 # ------------------------------------------------------------------ files
 FRESH = """
 import json, sys, numpy as np, pandas, torch
-from diabolo.applications import AnomalyDetector
+from diabolo.applications import AnomalyDetector, ensemble
 torch.set_num_threads(1)
 for folder in sys.argv[1:]:
     one = AnomalyDetector.load(folder + "/d.safetensors")

@@ -24,7 +24,7 @@ from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterE
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
-from diabolo.parts import check_range
+from diabolo.parts import GaussianNoise, check_range
 
 if TYPE_CHECKING:
     from diabolo.applications.pyod import PyodDetector
@@ -38,7 +38,7 @@ _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out on
 _FOLDS = 5
 _LEAST_ROWS = 4
 _SAMPLE = 4096  # training rows that say what is typical
-_SET_APART = 0.2  # share of rows that a first look doubts
+_SET_APART = 0.2  # share of rows
 _TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
@@ -53,9 +53,9 @@ class AnomalyDetector(Judging):
     row is held out of one of five parts instead, and every part has its members; since all of these vote on
     a new row, it tends to score lower than a held-out one, and fewer normal rows are flagged than promised.
 
-    Without ``estimator`` the members are six denoising autoencoders with codes as wide as the input, three
-    with Gaussian noise of 0.2, 0.5 and 1 standard deviations, three that restore hidden features from the
-    others; see ``benchmarks/results/detection.md`` for what was compared.
+    Without ``estimator`` the members are six denoising autoencoders with codes as wide as the input (of 16
+    for rows of more than 48 features), three with Gaussian noise of 0.2, 0.5 and 1 standard deviations, three
+    that restore hidden features from the others. See ``benchmarks/results/detection.md`` for what was tried.
 
     Parameters
     ----------
@@ -69,10 +69,10 @@ class AnomalyDetector(Judging):
     calibration_fraction : float in (0, 1), default=0.2
         Share of rows held out for the threshold, at most 10,000 rows.
     trim : "auto" or float in [0, 0.5), default="auto"
-        Share of the training rows that are set apart as they may be anomalies: those that an isolation forest
-        isolates soonest. "auto": a fifth, if they are of another kind than the rest (``ensemble.foreign``),
-        else none. 0 for rows known to be normal. None are set apart where
-        nothing but equal rows would be left.
+        Share of the training rows that the members do not learn, as they may be anomalies: those that an
+        isolation forest isolates soonest. "auto": a fifth, which only the default's members with Gaussian
+        noise learn too. 0 for rows known to be normal. None are set apart where nothing but equal rows would
+        be left.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling.
@@ -97,7 +97,7 @@ class AnomalyDetector(Judging):
     calibration_ : Calibration
         The surprises of the held-out rows.
     set_apart_ : ndarray of int
-        The numbers of the training rows that were set apart, in any fold.
+        The numbers of the training rows that were set apart (``trim``), in any fold.
     threshold_ : float
         Rows with a greater surprise are anomalies.
     offset_ : float
@@ -204,15 +204,20 @@ class AnomalyDetector(Judging):
         """Train on all rows but those held out, and but those that are set apart as anomalies."""
         report(0.0, "first look")
         apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
-        rows = _without(X, np.sort(np.concatenate([held_out, apart])))
-        sample = _sample(rows)
-        several = self._unfitted(len(rows), int(chance.integers(2**31 - 1)))
+        every = _without(X, held_out)
+        rest = _without(X, np.sort(np.concatenate([held_out, apart]))) if len(apart) else every
+        several = self._unfitted(len(rest), int(chance.integers(2**31 - 1)))
         self.set_apart_ = np.union1d(self.set_apart_, apart)
         members = []
         for number, one in enumerate(several):
             part = _part_of(report, number, len(several))
-            members.append(Member.of(self._fitted(one, rows, part), sample, self.whitening))
+            rows = every if self._takes_all(one) else rest
+            members.append(Member.of(self._fitted(one, rows, part), _sample(rows), self.whitening))
         return members
+
+    def _takes_all(self, member: Autoencoder) -> bool:
+        """Whether a member learns rows too that are set apart: the default's that see all features do."""
+        return self.estimator is None and self.trim == "auto" and isinstance(member.corruption, GaussianNoise)
 
     def _unfitted(self, n: int, seed: int) -> list[Autoencoder]:
         """Return the members of one fold, each with a seed of its own."""
@@ -247,23 +252,16 @@ class AnomalyDetector(Judging):
     def _set_apart(
         self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Return the numbers of the rows to leave out: those that isolate soonest, if they are to be."""
+        """Return the numbers of the rows to leave out: those that isolate soonest."""
         rest = _without(X, held_out)
         sample = _sample(rest)
         forest = IsolationForest(random_state=int(chance.integers(2**31 - 1))).fit(sample)
         parts = [(numbers, -forest.score_samples(rows)) for numbers, rows in _parts(rest)]
         numbers, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-        auto = self.trim == "auto"
-        limit = np.quantile(scores, 1.0 - (_SET_APART if auto else float(self.trim)))
+        share = _SET_APART if self.trim == "auto" else float(self.trim)
+        limit = np.quantile(scores, 1.0 - share)
         strange = -forest.score_samples(sample) > limit
         if strange.all() or not np.ptp(sample[~strange], axis=0).any():  # nothing to learn would be left
-            return held_out[:0]
-        if auto and not (
-            strange.any()
-            and ensemble.foreign(
-                sample[~strange], sample[strange], chance, self._loss, self.device, self.scaling
-            )
-        ):
             return held_out[:0]
         kept = np.setdiff1d(np.arange(len(X)), held_out, assume_unique=True)
         return np.sort(kept[numbers[scores > limit]])

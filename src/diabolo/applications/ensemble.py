@@ -5,8 +5,9 @@ it detects as PCA does. A denoising autoencoder whose code is as wide as its inp
 standard deviation s, the way back to the data: its residual at x estimates s^2 times the gradient of the log
 density of the data smoothed by that noise (Alain, Bengio 2014). Small s tells near misses apart, large s
 outliers; a masking one, which never sees the value that it restores, tells how well each feature follows from
-the others, and cannot learn to copy an anomaly. The score takes the geometric
-mean of the members' errors, each beside what is typical of normal rows.
+the others. Rows of many features, such as pictures, lie near far fewer dimensions than they have, and no
+single value of them is strange: their codes are narrow after all. The score takes the geometric mean of the
+members' errors, each beside what is typical of normal rows.
 """
 
 from __future__ import annotations
@@ -29,13 +30,10 @@ Doubles = NDArray[np.float64]
 WHITENINGS = ("feature", "joint")
 _NOISE = (0.2, 0.5, 1.0)  # standard deviations of the default's members, in those of the features
 _HIDDEN = (0.2, 0.35, 0.5)  # shares of features hidden from its masking members
-_STEPS, _LOOK_STEPS = 5000, 1500
-_LOOKED_AT = 2000  # rows that tell whether others are foreign to them
-_UPPER = (0.95, 0.98)
-_FOREIGN = 3.5  # standard deviations
+_STEPS, _STEPS_WIDE = 5000, 2000
+_WIDE, _NARROW = 48, 16  # rows of more features than these get a code of so many
 _MOST_EPOCHS = 150
 _ROUNDS = 3  # times that each feature is hidden, each time with others
-_FLOOR = 0.1  # of the typical error: a member that restores a row perfectly has no more say than this
 _RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
 _TINY = 1e-9
 _LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
@@ -45,45 +43,19 @@ _AT_ONCE = 4096
 def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> list[Autoencoder]:
     """Return the denoising autoencoders of the default detector: three noise levels, three that mask."""
     noises = [*(GaussianNoise(std) for std in _NOISE), *(MaskingNoise(share) for share in _HIDDEN)]
-    return [_denoiser(noise, n_rows, n_features, seed + k, _STEPS, loss) for k, noise in enumerate(noises)]
+    return [_denoiser(noise, n_rows, n_features, seed + k, loss) for k, noise in enumerate(noises)]
 
 
-def foreign(
-    training: Array,
-    apart: Array,
-    chance: np.random.Generator,
-    loss: Mixed | None,
-    device: str,
-    scaling: str | None,
-) -> bool:
-    """Whether rows set apart are of another kind than the rest (n, n_features), and not its outer part.
-
-    A masking autoencoder learns three quarters of the rest. Of the logarithms of the errors, the upper
-    quantiles of the rows set apart are compared with those of the last quarter: the outer part of normal rows
-    lies some standard deviations further up, another population lies beyond.
-    """
-    training = training[chance.permutation(len(training))[:_LOOKED_AT]]
-    known, fresh = np.split(training, [len(training) * 3 // 4])
-    if len(fresh) < 2 or not (known != known[0]).any():
-        return False
-    seed = int(chance.integers(2**31 - 1))
-    first = _denoiser(MaskingNoise(_HIDDEN[0]), len(known), known.shape[1], seed, _LOOK_STEPS, loss)
-    first.device, first.scaling = device, scaling
-    member = Member.of(first.fit(known), known, None)
-    usual, strange = (np.log(surprise([member], rows)) for rows in (fresh, apart[:_LOOKED_AT]))
-    gap = np.quantile(strange, _UPPER) - np.quantile(usual, _UPPER)
-    return bool(gap.max() > _FOREIGN * usual.std())
-
-
-def _denoiser(
-    noise: Any, n_rows: int, n_features: int, seed: int, steps: int, loss: Mixed | None
-) -> Autoencoder:
+def _denoiser(noise: Any, n_rows: int, n_features: int, seed: int, loss: Mixed | None) -> Autoencoder:
     size = int(np.clip(2 ** int(log2(max(2, n_rows / 8))), 16, 128))
-    if n_rows > steps * size:
+    if n_rows > _STEPS * size:
         size = 1024
+    wide = n_features > _WIDE
+    steps = _STEPS_WIDE if wide else _STEPS
+    width = int(np.clip(4 * n_features, 64, 256))
     return Autoencoder(
-        hidden_dims=(int(np.clip(4 * n_features, 64, 256)),),
-        latent_dim=n_features,
+        hidden_dims=(width, width) if isinstance(noise, MaskingNoise) else (width,),
+        latent_dim=_NARROW if wide else n_features,
         activation="silu",
         corruption=noise,
         loss="squared_error" if loss is None else loss,
@@ -225,15 +197,16 @@ def _zca(residuals: Doubles) -> Doubles:
 def surprise(members: Sequence[Member], rows: Array) -> Doubles:
     r"""Return how unlike the training rows each row is, (n,), > 0; 1 is typical of a normal row.
 
-    .. math:: S(x) = \prod_k \left(\frac{e_k(x) + 0.1\,m_k}{1.1\,m_k}\right)^{1/K}
+    .. math:: S(x) = \prod_k \left(\frac{e_k(x) + m_k}{2\,m_k}\right)^{1/K}
 
-    with the members' errors :math:`e_k` and their medians :math:`m_k` on normal rows.
+    with the members' errors :math:`e_k` and their medians :math:`m_k` on normal rows: a row that is restored
+    perfectly is twice as normal as a typical one, and no more.
     """
     return _each(rows, lambda part: _surprise([(m.terms(part).sum(1), m.typical) for m in members]))
 
 
 def _surprise(errors: Sequence[tuple[Doubles, float]]) -> Doubles:
-    logs = [np.log((e + _FLOOR * typical) / ((1 + _FLOOR) * typical)) for e, typical in errors]
+    logs = [np.log((e + typical) / (2.0 * typical)) for e, typical in errors]
     out = np.exp(np.mean(logs, axis=0))
     return np.where(np.isnan(out), np.inf, out)  # beyond what can be computed is beyond every threshold
 
