@@ -63,6 +63,7 @@ bench: $(VENV)/installed-all $(RIVALS)/installed
 	$(RIVALS)/bin/python benchmarks/cold.py
 
 bench-detection: $(VENV)/installed-all $(RIVALS)/installed
+	$(RIVALS)/bin/python benchmarks/detection_ablations.py
 	$(RIVALS)/bin/python benchmarks/detection.py --jobs 2
 	$(RIVALS)/bin/python benchmarks/detection.py --coverage
 	$(BIN)/python benchmarks/maps.py

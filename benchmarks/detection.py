@@ -36,7 +36,7 @@ import detection_page
 import numpy as np
 import torch
 from detection_tasks import IMAGES, PUBLISHED_BY, SECTIONS, Task, rows_of, split, tasks
-from detectors import CLEAN, DEEP, NAMES, NARROW, OURS, build, code
+from detectors import CLEAN, DEEP, NAMES, OURS, build, code
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def measure(task: Task, name: str) -> dict[str, Any]:
         **asdict(task),
         "detector": name,
         "code": code(name),
-        "version": describe() if name in (OURS, CLEAN, NARROW) else code(name),
+        "version": describe() if name in (OURS, CLEAN) else code(name),
         "auc": float(roc_auc_score(rows.y_test, score)),
         "ap": float(average_precision_score(rows.y_test, score)),
         "recall": recall_at(rows.y_test, score, 0.001),
@@ -93,7 +93,7 @@ def measure(task: Task, name: str) -> dict[str, Any]:
         "rows": [len(rows.X), len(rows.X_test)],
         "features": rows.X.shape[1],
         "anomalies": int(rows.y_test.sum()),
-        "warnings": said if name in (OURS, CLEAN, NARROW) else {},
+        "warnings": said if name in (OURS, CLEAN) else {},
     }
 
 
@@ -121,8 +121,6 @@ def wanted(task: Task, name: str) -> bool:
     """Tell whether a detector is measured on a split; the page says which are not, and why."""
     if name in DEEP and task.section == "tables" and rows_of(task.name) >= LARGE:
         return task.seed < SEEDS_OF_DEEP_ON_LARGE
-    if name == NARROW:
-        return task.section in IMAGES
     if name == CLEAN:
         return task.section == "tables" and task.protocol == "SEMI"
     if task.protocol == "PUBLISHED":
@@ -199,7 +197,7 @@ def main() -> None:
                     f"{record['score_seconds']:.1f} s",
                     flush=True,
                 )
-    detection_page.write(list(kept().values()), CACHE / "coverage.jsonl")
+    detection_page.write(list(kept().values()), CACHE)
 
 
 if __name__ == "__main__":

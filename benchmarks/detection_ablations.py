@@ -151,8 +151,11 @@ def kept(path: Path = CACHE) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def lines(records: list[dict[str, Any]]) -> list[str]:
-    """Return the table of means over the sets, as lines of Markdown."""
+def section(path: Path = CACHE) -> list[str]:
+    """Return the page's lines: the means over the sets."""
+    records = kept(path)
+    if not records:
+        return []
     by: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for name, (auc, ap) in record["found"].items():
@@ -160,9 +163,13 @@ def lines(records: list[dict[str, Any]]) -> list[str]:
             by[name][record["protocol"], "ap"].append(100 * ap)
     sets = sorted({record["name"] for record in records}, key=str.lower)
     out = [
+        "## What each choice is worth",
+        "",
         f"One thing changed at a time, on {len(sets)} sets of at most {WIDEST} columns ({', '.join(sets)}), "
         f"at most {MOST:,} rows, seed {SEED}, nothing held out. "
-        f"Sources: {', '.join(sorted({record['code'] for record in records}))}.",
+        f"The choices were made on seeds 0 and 100 of these sets. Made by "
+        "`python benchmarks/detection_ablations.py`; sources "
+        f"{', '.join(sorted({record['code'] for record in records}))}.",
         "",
         "| | SEMI AUC-ROC | SEMI AP | UNSUP AUC-ROC | UNSUP AP |",
         "|---|---:|---:|---:|---:|",
@@ -174,7 +181,7 @@ def lines(records: list[dict[str, Any]]) -> list[str]:
             for what in ("auc", "ap")
         ]
         out.append(f"| {name} | " + " | ".join(cells) + " |")
-    return out
+    return [*out, ""]
 
 
 def main() -> None:
@@ -207,7 +214,7 @@ def main() -> None:
             with CACHE.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print(f"{name} {protocol}: {time.process_time() - start:.0f} s", flush=True)
-    print("\n".join(lines(kept())))
+    print("\n".join(section()))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import detection_ablations
 import detection_coverage
 import numpy as np
 from detection_tasks import IMAGES, PROTOCOLS, PUBLISHED, PUBLISHED_BY
-from detectors import CLEAN, NAMES, NARROW, OURS, PYOD
+from detectors import CLEAN, NAMES, OURS, PYOD
 from kinds import processor
 from scipy import stats
 
@@ -42,7 +43,7 @@ ABOUT = {
     "mnist": "Trained on the training images of one class, pixels in 0..1; all 10,000 test images are "
     "scored; mean "
     "over the ten classes, one seed. Published: Deep SVDD 94.8, IForest 92.3, convolutional autoencoder "
-    "89.7. 'diabolo-16': an AnomalyDetector of one autoencoder 784-512-128-16, without noise and whitening.",
+    "89.7.",
     "fashion-mnist": "As MNIST.",
 }
 PUBLISHED_MEANS = {
@@ -248,7 +249,7 @@ def about(records: Records) -> list[str]:
         origin[r["detector"]][r["version"]] += 1
     made = [
         f"{name} {' and '.join(f'{v} ({n} results)' for v, n in origin[name].items())}"
-        for name in (OURS, CLEAN, NARROW)
+        for name in (OURS, CLEAN)
         if name in origin
     ]
     rivals = sorted({v for name in PYOD for v in origin[name]})
@@ -304,8 +305,8 @@ def compact(records: Records) -> list[dict[str, Any]]:
     return entries
 
 
-def write(records: Records, coverage: Path) -> None:
-    """Write the page and the numbers."""
+def write(records: Records, cache: Path) -> None:
+    """Write the page and the numbers of all that is in the cache."""
     records = sorted(records, key=lambda r: (r["section"], r["name"], r["protocol"], r["seed"]))
     page = about(records)
     tables = [r for r in records if r["section"] == "tables"]
@@ -324,8 +325,8 @@ def write(records: Records, coverage: Path) -> None:
     for section in TITLES:
         if any(r["section"] == section for r in records):
             page += other_section(section, [r for r in records if r["section"] == section])
-    lines, numbers["coverage"] = detection_coverage.section(coverage)
-    page += [*lines, *warned(records)]
+    lines, numbers["coverage"] = detection_coverage.section(cache / "coverage.jsonl")
+    page += [*lines, *detection_ablations.section(cache / "ablations.jsonl"), *warned(records)]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(page).rstrip() + "\n")
     results = ",\n".join(json.dumps(group) for group in compact(records))

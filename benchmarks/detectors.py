@@ -18,7 +18,6 @@ import diabolo
 
 OURS = "diabolo"
 CLEAN = "diabolo trim=0"  # for training rows that are known to be normal
-NARROW = "diabolo-16"  # for images: the default is made for tables
 # class, its module in PyOD, whether it takes a seed; the fast ones first
 PYOD = {
     "PCA": ("pca", True),
@@ -30,7 +29,7 @@ PYOD = {
     "DeepSVDD": ("deep_svdd", True),
 }
 DEEP = ("AutoEncoder", "VAE", "DeepSVDD")
-NAMES = (OURS, CLEAN, NARROW, *PYOD)
+NAMES = (OURS, CLEAN, *PYOD)
 
 
 class Rival:
@@ -61,27 +60,14 @@ class Rival:
 
 
 class Ours:
-    """``AnomalyDetector`` with its defaults, without rows set apart, or of one with a narrow code."""
+    """``AnomalyDetector`` with its defaults, or without rows set apart."""
 
     def __init__(self, seed: int, name: str = OURS) -> None:
         from diabolo.applications import AnomalyDetector
 
         self.model = AnomalyDetector(random_state=seed)
-        if name != OURS:
+        if name == CLEAN:
             self.model.set_params(trim=0.0)
-        if name == NARROW:
-            one = diabolo.Autoencoder(
-                hidden_dims=(512, 128),
-                latent_dim=16,
-                activation="silu",
-                optimizer="adam",
-                learning_rate=0.002,
-                weight_decay=0.0,
-                batch_size=128,
-                epochs=40,
-                validation_fraction=0.0,
-            )
-            self.model.set_params(estimator=one)
 
     def fit(self, X: np.ndarray) -> Ours:
         """Fit to rows."""
@@ -95,12 +81,12 @@ class Ours:
 
 def build(name: str, seed: int) -> Rival | Ours:
     """Return a detector by its name."""
-    return Ours(seed, name) if name in (OURS, CLEAN, NARROW) else Rival(name, seed)
+    return Ours(seed, name) if name in (OURS, CLEAN) else Rival(name, seed)
 
 
 def code(name: str) -> str:
     """Return what a detector's results depend on: a release, or a hash of our sources."""
-    if name not in (OURS, CLEAN, NARROW):
+    if name not in (OURS, CLEAN):
         return f"pyod {version('pyod')}"
     root = Path(diabolo.__file__).parent
     digest = hashlib.sha256()
