@@ -224,7 +224,7 @@ def test_images_that_cannot_be_used(images, message):
     ("settings", "message"),
     [
         ({"estimator": "dense"}, "estimator must be one of diabolo's autoencoders; got str"),
-        ({"tile": 3}, "tile must be an integer >= 4; got 3"),
+        ({"tile": 3}, "tile must be an integer >= 4 and <= 1024; got 3"),
         ({"overlap": 1.0}, "overlap must be a number >= 0 and < 1"),
         ({"scales": (2, 2)}, "scales must be different integers"),
         ({"scales": (0.5,)}, "scales must be an integer >= 1"),
@@ -243,17 +243,21 @@ def test_settings_that_cannot_be_used(settings, message):
 @pytest.mark.parametrize(
     ("shapes", "settings", "expected"),
     [
-        ([(300, 400), (290, 120)], {}, (2, 4, 8)),
-        ([(28, 28)], {}, (1, 2)),
+        ([(300, 400), (290, 320)], {}, (2, 4, 8)),
+        ([(28, 28)], {}, (1,)),
         ([(40, 12)], {}, (1,)),
-        ([(64, 64)], {}, (1, 2, 4)),
-        ([(64, 64)], {"tile": 32}, (1, 2)),
+        ([(63, 63)], {}, (1,)),
+        ([(64, 64)], {}, (1, 2)),
+        ([(64, 64)], {"tile": 32}, (1,)),
+        ([(300, 400), (300, 400), (90, 60)], {}, (2, 4, 8)),  # the median image says
         ([(64, 64)], {"scales": [8, 1]}, (8, 1)),
     ],
 )
-def test_scales_follow_from_the_smallest_image(shapes, settings, expected):
+def test_scales_follow_from_the_images(shapes, settings, expected):
     pictures = check_pictures([np.zeros(shape) for shape in shapes], 2)
-    assert AnomalyMap(**settings)._sizes(pictures)[1] == expected
+    one = AnomalyMap(**settings)
+    one._settle()
+    assert one._sizes(pictures) == expected
 
 
 def test_groups_are_held_out_whole():
