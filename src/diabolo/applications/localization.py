@@ -31,6 +31,8 @@ _TYPICAL = 64  # training images that say what errors are typical
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
 _WHOLE = 500  # the same where images are aligned
 _MOST_SCALES, _SCALES = 4, 3  # of 1, 2, 4, 8 the coarsest three that fit
+_SIDE_BY_SIDE = 2.5  # tiles in the median image, at least
+_TILE = {2: 16, 3: 8}
 _MOST_TILE = {2: 1024, 3: 128}
 
 
@@ -77,14 +79,15 @@ class AnomalyMap(Mapping):
         Unfitted; a copy is trained on the tiles of every scale, (n, [channels,] tile, tile), or on the
         reduced images. None: a denoising one of dense layers.
     tile : int >= 4, optional
-        Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8. Aligned: about as
+        Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8; less, down to
+        half of it, where the median image has no place for 2.5 of these side by side. Aligned: about as
         many pixels along an axis are left of the image; None: 32, for volumes 16.
     overlap : float in [0, 1), optional
         Share of a tile that the next one covers too. None: 0.75. Not with ``layout="aligned"``.
     scales : sequence of int >= 1, optional
-        Factors by which images are reduced, at most the smallest extent. None: of 1, 2, 4, 8 those at which
-        at least two tiles fit side by side into the median image, the coarsest three of them: a single tile
-        would not tell where. Not with ``layout="aligned"``.
+        Factors by which images are reduced, at most the smallest extent. None: 1, and of 2, 4, 8 those at
+        which 2.5 tiles fit side by side into the median image, the coarsest three of them: a tile that is
+        nearly the image does not tell where. Not with ``layout="aligned"``.
     smoothing : float >= 0, optional
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale, or of
         the reduced image. None: 2, aligned 1.
@@ -243,10 +246,19 @@ class AnomalyMap(Mapping):
             raise wrong
         return factors
 
-    def _settle(self) -> None:
+    def _tile_for(self, pictures: Pictures) -> int:
+        if self.tile is not None:
+            return int(self.tile)
+        tile = _TILE[self.n_dims]
+        if self.layout == "aligned":
+            return 2 * tile
+        return max(tile // 2, min(tile, int(pictures.typical / _SIDE_BY_SIDE)))
+
+    def _settle(self, tile: int) -> None:
         """Fill in what was left to the layout."""
-        aligned, flat = self.layout == "aligned", self.n_dims == 2
-        self.tile_ = int(self.tile or ((32 if flat else 16) if aligned else (16 if flat else 8)))
+        check_range("tile", tile, low=4, high=_MOST_TILE[self.n_dims], integer=True)
+        aligned = self.layout == "aligned"
+        self.tile_ = tile
         overlap = 0.75 if self.overlap is None else self.overlap
         self.stride_ = max(1, round(self.tile_ * (1 - overlap)))
         self.smoothing_ = float((1 if aligned else 2) if self.smoothing is None else self.smoothing)
@@ -256,7 +268,7 @@ class AnomalyMap(Mapping):
         factors = self._factors()
         if factors is None:
             n = 1
-            while n < _MOST_SCALES and pictures.typical >= 2 * self.tile_ * 2**n:
+            while n < _MOST_SCALES and pictures.typical >= _SIDE_BY_SIDE * self.tile_ * 2**n:
                 n += 1
             return tuple(2**k for k in range(n))[-_SCALES:]
         if max(factors) > pictures.smallest:
@@ -291,7 +303,7 @@ class AnomalyMap(Mapping):
     def _learn_tiles(
         self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
     ) -> None:
-        self._settle()
+        self._settle(self._tile_for(pictures))
         factors = self._sizes(pictures)
         scales: list[Scale] = []
         for k, factor in enumerate(factors):
@@ -308,7 +320,7 @@ class AnomalyMap(Mapping):
     def _learn_whole(
         self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
     ) -> None:
-        self._settle()
+        self._settle(self._tile_for(pictures))
         assert self.size_ is not None
         factor = factor_for(self.size_, self.tile_)
         tell(0.0, f"training on images at scale 1/{factor}")

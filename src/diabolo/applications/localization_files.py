@@ -78,9 +78,9 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
         params["estimator"] = unfitted(params["estimator"])
     out = AnomalyMap(**params)
     out._check_settings()
-    out._settle()
-    if _integer(header["tile"], 1) != out.tile_:
-        raise ValueError(f"tiles of {header['tile']} and not {out.tile_}")
+    out._settle(header["tile"])
+    if out.tile not in (None, out.tile_):
+        raise ValueError(f"tiles of {out.tile_} and not {out.tile}")
     out.n_channels_ = _integer(header["n_channels"], 0)
     size = header.get("size")  # files from before images could be aligned have none
     if (size is None) != (out.layout == "tiles"):
@@ -101,7 +101,10 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
     if out.scales is not None and [scale.factor for scale in out.scales_] != list(out.scales):
         raise ValueError("other scales than were asked for")
     for name, key in _CALIBRATIONS.items():
-        setattr(out, name, Calibration(left.pop(key).numpy()))
+        scores = left.pop(key)
+        if scores.ndim != 1 or scores.dtype != torch.float64:
+            raise ValueError(f"{key} of {tuple(scores.shape)} and {scores.dtype}")
+        setattr(out, name, Calibration(scores.numpy()))
     for key in left:
         raise ValueError(f"{key} is not known")
     out.threshold_, out.pixel_threshold_ = (_threshold(value) for value in header["thresholds"])

@@ -52,6 +52,11 @@ class Mapping(BaseEstimator):  # type: ignore[misc]
     def _tiling(self) -> Tiling:
         return Tiling(self.tile_, self.stride_)
 
+    @property
+    def factors(self) -> list[int]:
+        """By what images are reduced for each autoencoder."""
+        return [scale.factor for scale in self.scales_] if self.whole_ is None else [self.whole_.factor]
+
     def _errors(self, scale: Scale, image: Floats) -> tuple[Floats, Floats]:
         return scale.errors(image, self._tiling, self.smoothing_)
 

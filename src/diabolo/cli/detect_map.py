@@ -112,7 +112,7 @@ def about_map(fitted: AnomalyMap) -> dict[str, Any]:
     scores, pixels = fitted.calibration_.scores, fitted.pixel_calibration_.scores
     return {
         "layout": fitted.layout,
-        "scales": [int(part.factor) for part in (fitted.scales_ or [fitted.whole_]) if part is not None],
+        "scales": fitted.factors,
         "tile": fitted.tile_,
         "n_dims": fitted.n_dims,
         "n_channels": fitted.n_channels_,
