@@ -60,9 +60,9 @@ class AnomalyMap(Mapping):
 
     where m and :math:`\bar x` are the means at that place and c is the variance of :math:`\hat x` around
     the pixel: where a picture has edges, these lie here today and there tomorrow. The map is abs(z), or with
-    ``polarity="bright"`` the lower of z and u, what is both brighter than restored and brighter than usual
-    there, with ``"dark"`` that of -z and -u. Several channels: the root mean square of z; the means of
-    z and u.
+    ``polarity="bright"`` the mean of z and u, by how much it is brighter than restored and brighter than
+    usual there, with ``"dark"`` that of -z and -u. Several channels: the root mean square of z; the means
+    of z and u.
 
     An image's score is the mean of the highest hundredth of its map (aligned: tenth): a single pixel would be
     a matter of chance, the more the larger the image is. Both thresholds come from whole images that the

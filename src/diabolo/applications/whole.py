@@ -101,8 +101,8 @@ class Whole:
             for x in (self.grey.mean, self.grey.deviation(contrast))
         )
         unusual = (blurred(image[None], smoothing * self.factor)[0] - mean) / deviation
-        sign = np.float32(1 if polarity == "bright" else -1)
-        heat: Floats = np.minimum(sign * unusual.mean(0), sign * enlarged(over.mean(0), self.factor, shape))
+        half = np.float32(0.5 if polarity == "bright" else -0.5)
+        heat: Floats = half * (unusual.mean(0) + enlarged(over.mean(0), self.factor, shape))
         return heat
 
 
