@@ -33,6 +33,7 @@ _WHOLE = 500  # the same where images are aligned
 _MOST_SCALES, _SCALES = 4, 3  # of 1, 2, 4, 8 the coarsest three that fit
 _SIDE_BY_SIDE = 2.5  # tiles in the median image, at least
 _TILE = {2: 16, 3: 8}
+_MOST_SMOOTHING = 100  # a kernel beyond takes as much memory as a file asks for
 _MOST_TILE = {2: 1024, 3: 128}
 
 
@@ -88,7 +89,7 @@ class AnomalyMap(Mapping):
         Factors by which images are reduced, at most the smallest extent. None: 1, and of 2, 4, 8 those at
         which 2.5 tiles fit side by side into the median image, the coarsest three of them: a tile that is
         nearly the image does not tell where. Not with ``layout="aligned"``.
-    smoothing : float >= 0, optional
+    smoothing : float in [0, 100], optional
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale, or of
         the reduced image. None: 2, aligned 1.
     reference : {"training", "image"}, default="training"
@@ -211,7 +212,7 @@ class AnomalyMap(Mapping):
         if self.overlap is not None:
             check_range("overlap", self.overlap, low=0, high=1, open_high=True)
         if self.smoothing is not None:
-            check_range("smoothing", self.smoothing, low=0)
+            check_range("smoothing", self.smoothing, low=0, high=_MOST_SMOOTHING)
         if self.symmetry is not None:
             check_range("symmetry", self.symmetry, low=-self.n_dims, high=-1, integer=True)
         self._factors()
@@ -237,7 +238,8 @@ class AnomalyMap(Mapping):
             f"scales must be different integers, at least one; got {self.scales!r}. "
             "Give for example (1, 2, 4)."
         )
-        if not isinstance(self.scales, (list, tuple, range, np.ndarray)) or np.ndim(self.scales) != 1:
+        sequence = isinstance(self.scales, (list, tuple, range, np.ndarray))
+        if not sequence or getattr(self.scales, "ndim", 1) != 1:
             raise wrong
         for scale in self.scales:
             check_range("scales", scale, low=1, integer=True)
