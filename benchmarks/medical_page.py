@@ -99,7 +99,7 @@ def write(found: Found, seeds: int, options: Any, about: dict[str, Any]) -> None
         "What helps is the map's way of comparing. Whether a net, 20 principal components or the mean slice",
         "stands for the restored picture matters little here, and the net is not the best of the three; on",
         "x-rays it is. Without `polarity` an aligned map is worse than the intensity: dark places count too.",
-        "In a first run the map was the lower of its two parts instead of their mean (whole slice .447, inner",
+        "In a first run the map was the lower of its parts instead of their mean (whole slice .447, inner",
         "head .542 with symmetry). The mean was chosen by figures of the development patients, but while",
         "that run was on: some of its figures had been seen.",
         "",

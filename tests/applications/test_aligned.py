@@ -34,7 +34,7 @@ OTHER = (slice(6, 10), slice(14, 18))  # the same place on the other side
 def quick():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diabolo.applications.whole._STEPS", 150)
+        patch.setattr("diabolo.applications.whole._STEPS", 100)
         yield
 
 
