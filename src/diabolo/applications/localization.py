@@ -3,76 +3,102 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
 from diabolo.applications.calibration import Calibration, check_rate
+from diabolo.applications.maps import Mapping
 from diabolo.applications.pictures import Pictures, check_pictures
-from diabolo.applications.regions import Region, regions_of
 from diabolo.applications.scale import Scale, Typical, default_estimator, some_pixels
-from diabolo.applications.tiles import Floats, Tiling, enlarged, reduced
-from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
+from diabolo.applications.tiles import Floats, reduced
+from diabolo.applications.whole import POLARITIES, Whole, copies, default_net, factor_for
+from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.names import check_name
 from diabolo.parts import check_range
 
-Doubles = NDArray[np.float64]
 Progress = Callable[[float, str], None]
 
+LAYOUTS = ("tiles", "aligned")
 REFERENCES = ("training", "image")
 _TILES = 40_000  # that a scale learns from
 _TYPICAL = 64  # training images that say what errors are typical
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
-_HIGHEST = 100  # one in so many pixels makes the image's score
+_WHOLE = 500  # the same where images are aligned
 _MOST_SCALES, _SCALES = 4, 3  # of 1, 2, 4, 8 the coarsest three that fit
+_SIDE_BY_SIDE = 2.5  # tiles in the median image, at least
+_TILE = {2: 16, 3: 8}
+_MOST_SMOOTHING = 100  # a kernel beyond takes as much memory as a file asks for
+_MOST_TILE = {2: 1024, 3: 128}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AnomalyMap(BaseEstimator):  # type: ignore[misc]
+class AnomalyMap(Mapping):
     r"""Finds the areas of images that its autoencoders, trained on good images, fail to restore.
 
-    Images, at several scales, are cut into overlapping tiles, which one autoencoder per scale restores. The
-    logarithm of the squared error, in units of what is usual at its place in a tile, smoothed, is put beside
-    what is typical of good images:
+    ``layout="tiles"`` is for surfaces, where anything may lie anywhere. Images, at several scales, are cut
+    into overlapping tiles, which one autoencoder per scale restores. The logarithm of the squared error, in
+    units of what is usual at its place in a tile, smoothed, is put beside what is typical of good images:
 
     .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - f_k(c_k(p)) - m_k}{s_k}
 
     where :math:`f_k` is a parabola fitted to good images that tells the error usual for the contrast
     :math:`c_k` around a pixel, :math:`m_k` the mean of what remains (``reference="training"``) or its
     median over the image itself (``reference="image"``: only what is unlike its surroundings, whatever the
-    lighting), and :math:`s_k` the standard deviation of the numerator on good images. An image's score is
-    the mean of the highest hundredth of its map: a single pixel would be a matter of chance, the more the
-    larger the image is.
-    Both thresholds come from whole images that the weights have not seen.
+    lighting), and :math:`s_k` the standard deviation of the numerator on good images.
+
+    ``layout="aligned"`` is for images of one size that show the same thing in the same place: parts in a
+    holder, faces, slices of heads. One autoencoder sees the whole image x, reduced, and restores it as
+    :math:`\hat x`. With G for smoothing, and means and variances of good images,
+
+    .. math:: z(p) = \frac{[G(x - \hat x)](p) - m(p)}{\sqrt{a + b\,c(p)}}, \qquad
+              u(p) = \frac{[G x](p) - \bar x(p)}{\sqrt{a' + b' c(p)}},
+
+    where m and :math:`\bar x` are the means at that place and c is the variance of :math:`\hat x` around
+    the pixel: where a picture has edges, these lie here today and there tomorrow. The map is abs(z), or with
+    ``polarity="bright"`` the mean of z and u, by how much it is brighter than restored and brighter than
+    usual there, with ``"dark"`` that of -z and -u. Several channels: the root mean square of z; the means
+    of z and u.
+
+    An image's score is the mean of the highest hundredth of its map (aligned: tenth): a single pixel would be
+    a matter of chance, the more the larger the image is. Both thresholds come from whole images that the
+    weights have not seen.
 
     Images are (height, width) or (channels, height, width), all with the same number of channels; volumes
-    likewise with (depth, height, width). Each may have a size of its own.
+    likewise with (depth, height, width). Each may have a size of its own unless they are aligned.
 
     Parameters
     ----------
+    layout : {"tiles", "aligned"}, default="tiles"
+        Whether anything may lie anywhere, or every image shows the same in the same place.
     estimator : Autoencoder, optional
-        Unfitted; a copy is trained on the tiles of every scale, (n, [channels,] tile, tile). None: a
-        denoising one of dense layers.
+        Unfitted; a copy is trained on the tiles of every scale, (n, [channels,] tile, tile), or on the
+        reduced images. None: a denoising one of dense layers.
     tile : int >= 4, optional
-        Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8.
-    overlap : float in [0, 1), default=0.75
-        Share of a tile that the next one covers too.
+        Extent of a tile along every axis, in pixels of its scale. None: 16, for volumes 8; less, down to
+        half of it, where the median image has no place for 2.5 of these side by side. Aligned: about as
+        many pixels along an axis are left of the image; None: 32, for volumes 16.
+    overlap : float in [0, 1), optional
+        Share of a tile that the next one covers too. None: 0.75. Not with ``layout="aligned"``.
     scales : sequence of int >= 1, optional
-        Factors by which images are reduced. None: of 1, 2, 4, 8 those up to the first at which a tile is as
-        large as half of the smallest image, the coarsest three of them.
-    smoothing : float >= 0, default=2
-        Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale.
+        Factors by which images are reduced, at most the smallest extent. None: 1, and of 2, 4, 8 those at
+        which 2.5 tiles fit side by side into the median image, the coarsest three of them: a tile that is
+        nearly the image does not tell where. Not with ``layout="aligned"``.
+    smoothing : float in [0, 100], optional
+        Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale, or of
+        the reduced image. None: 2, aligned 1.
     reference : {"training", "image"}, default="training"
-        What the errors of an image are compared with.
+        What the errors of an image are compared with. Aligned: "training" only.
+    polarity : {"both", "bright", "dark"}, default="both"
+        What counts: any difference, or what is brighter, or darker, than it should be. Aligned only.
+    symmetry : int from -n_dims to -1, optional
+        Axis along which both halves of an image look alike, -1 for left and right: then only counts what is
+        not restored on the one side but is on the other. Aligned only.
     n_dims : {2, 3}, default=2
         3 for volumes.
     false_alarm_rate : float in (0, 1), default=0.01
@@ -86,12 +112,16 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     scales_ : list of Scale
-        Per scale its factor, the autoencoder and the errors that are usual.
+        Per scale its factor, the autoencoder and the errors that are usual. Empty where aligned.
+    typical_ : list of Typical
+        What errors are like on good images, per scale.
+    whole_ : Whole or None
+        Where aligned: the factor, the autoencoder and what is usual at each place.
     tile_ : int
     n_channels_ : int
         0 for images without an axis of channels.
-    typical_ : list of Typical
-        What errors are like on good images, per scale.
+    size_ : tuple of int or None
+        Where aligned: the extents of every image.
     calibration_ : Calibration
         Scores of the held-out images, higher = more anomalous.
     pixel_calibration_ : Calibration
@@ -102,12 +132,15 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         Pixels with a higher value are in the mask.
     """
 
+    layout: str = "tiles"
     estimator: Autoencoder | None = None
     tile: int | None = None
-    overlap: float = 0.75
-    scales: Sequence[int] | None = None
-    smoothing: float = 2.0
+    overlap: float | None = None
+    scales: Iterable[int] | None = None
+    smoothing: float | None = None
     reference: str = "training"
+    polarity: str = "both"
+    symmetry: int | None = None
     n_dims: int = 2
     false_alarm_rate: float = 0.01
     calibration_fraction: float = 0.2
@@ -142,25 +175,18 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         """
         self._check_settings()
         pictures = check_pictures(images, self.n_dims)
+        size = pictures.one_size() if self.layout == "aligned" else None
         chance = np.random.RandomState(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
         held_out = self._held_out(len(pictures), groups, chance)
-        for name in ("scales_", "calibration_"):
+        for name in ("scales_", "whole_", "calibration_"):
             self.__dict__.pop(name, None)
-        self.n_channels_ = pictures.n_channels
-        self.tile_, factors = self._sizes(pictures)
+        self.n_channels_, self.size_ = pictures.n_channels, size
         tell = progress or (lambda share, what: None)
         training = [i for i in range(len(pictures)) if i not in held_out]
-        scales: list[Scale] = []
-        for k, factor in enumerate(factors):
-            tell(k / (len(factors) + 1), f"training at scale 1/{factor}")
-            scales.append(self._trained(pictures, training, factor, chance))
-        tell(len(factors) / (len(factors) + 1), "looking at images held out")
-        self.scales_ = scales
-        some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
-        self.typical_ = [
-            Typical.of(some_pixels(chance, *self._errors(scale, pictures[i])) for i in some)
-            for scale in scales
-        ]
+        if size is None:
+            self._learn_tiles(pictures, training, chance, tell)
+        else:
+            self._learn_whole(pictures, training, chance, tell)
         scores: list[float] = []
         pixels: list[Floats] = []
         for i in sorted(held_out):
@@ -179,43 +205,93 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
                 f"estimator must be one of diabolo's autoencoders; got {type(self.estimator).__name__}. "
                 "Leave it out for the default."
             )
-        if self.tile is not None:
-            check_range("tile", self.tile, low=4, integer=True)
-        check_range("overlap", self.overlap, low=0, high=1, open_high=True)
-        check_range("smoothing", self.smoothing, low=0)
-        check_name("reference", self.reference, REFERENCES)
-        if self.n_dims not in (2, 3):
+        if self.n_dims not in (2, 3) or isinstance(self.n_dims, bool):
             raise InvalidParameterError(f"n_dims must be 2 or 3; got {self.n_dims!r}. Give 3 for volumes.")
+        if self.tile is not None:
+            check_range("tile", self.tile, low=4, high=_MOST_TILE[self.n_dims], integer=True)
+        if self.overlap is not None:
+            check_range("overlap", self.overlap, low=0, high=1, open_high=True)
+        if self.smoothing is not None:
+            check_range("smoothing", self.smoothing, low=0, high=_MOST_SMOOTHING)
+        if self.symmetry is not None:
+            check_range("symmetry", self.symmetry, low=-self.n_dims, high=-1, integer=True)
+        self._factors()
+        check_name("layout", self.layout, LAYOUTS)
+        check_name("reference", self.reference, REFERENCES)
+        check_name("polarity", self.polarity, POLARITIES)
+        aligned = self.layout == "aligned"
+        idle = {"overlap": None, "scales": None, "reference": "training"}
+        for name, default in (idle if aligned else {"polarity": "both", "symmetry": None}).items():
+            given = getattr(self, name)
+            if given is not None and (default is None or given != default):
+                raise InvalidParameterError(
+                    f"{name} must be left out with layout={self.layout!r}, where it has no effect; got "
+                    f"{given!r}. Leave it out, or give layout={'tiles' if aligned else 'aligned'!r}."
+                )
         check_rate("false_alarm_rate", self.false_alarm_rate)
         check_rate("calibration_fraction", self.calibration_fraction)
 
-    def _sizes(self, pictures: Pictures) -> tuple[int, tuple[int, ...]]:
-        tile = (16 if self.n_dims == 2 else 8) if self.tile is None else int(self.tile)
-        if self.scales is not None:
-            scales = tuple(self.scales)
-            for scale in scales:
-                check_range("scales", scale, low=1, integer=True)
-            if not scales or len(set(scales)) < len(scales):
-                raise InvalidParameterError(
-                    f"scales must be different integers, at least one; got {self.scales!r}. "
-                    "Give for example (1, 2, 4)."
-                )
-            return tile, tuple(int(s) for s in scales)
-        n = 1
-        while n < _MOST_SCALES and pictures.smallest > tile * 2 ** (n - 1):
-            n += 1
-        return tile, tuple(2**k for k in range(n))[-_SCALES:]
+    def _factors(self) -> tuple[int, ...] | None:
+        if self.scales is None:
+            return None
+        wrong = InvalidParameterError(
+            f"scales must be different integers, at least one; got {self.scales!r}. "
+            "Give for example (1, 2, 4)."
+        )
+        sequence = isinstance(self.scales, (list, tuple, range, np.ndarray))
+        if not sequence or getattr(self.scales, "ndim", 1) != 1:
+            raise wrong
+        for scale in self.scales:
+            check_range("scales", scale, low=1, integer=True)
+        factors = tuple(int(scale) for scale in self.scales)
+        if not factors or len(set(factors)) < len(factors):
+            raise wrong
+        return factors
 
-    @property
-    def _tiling(self) -> Tiling:
-        return Tiling(self.tile_, max(1, round(self.tile_ * (1 - self.overlap))))
+    def _tile_for(self, pictures: Pictures) -> int:
+        if self.tile is not None:
+            return int(self.tile)
+        tile = _TILE[self.n_dims]
+        if self.layout == "aligned":
+            return 2 * tile
+        return max(tile // 2, min(tile, int(pictures.typical / _SIDE_BY_SIDE)))
+
+    def _settle(self, tile: int) -> None:
+        """Fill in what was left to the layout."""
+        check_range("tile", tile, low=4, high=_MOST_TILE[self.n_dims], integer=True)
+        aligned = self.layout == "aligned"
+        self.tile_ = tile
+        overlap = 0.75 if self.overlap is None else self.overlap
+        self.stride_ = max(1, round(self.tile_ * (1 - overlap)))
+        self.smoothing_ = float((1 if aligned else 2) if self.smoothing is None else self.smoothing)
+
+    def _sizes(self, pictures: Pictures) -> tuple[int, ...]:
+        """Return the factors of the scales."""
+        factors = self._factors()
+        if factors is None:
+            n = 1
+            while n < _MOST_SCALES and pictures.typical >= _SIDE_BY_SIDE * self.tile_ * 2**n:
+                n += 1
+            return tuple(2**k for k in range(n))[-_SCALES:]
+        if max(factors) > pictures.smallest:
+            raise InvalidParameterError(
+                f"scales must be at most the smallest extent of the images, {pictures.smallest}; got "
+                f"{max(factors)}. Leave it out for scales that fit."
+            )
+        return factors
 
     def _held_out(self, n: int, groups: Any, chance: np.random.RandomState) -> set[int]:
-        labels = np.arange(n) if groups is None else np.asarray(groups)
+        labels = np.arange(n) if groups is None else np.asarray(groups, dtype=object)
         if labels.shape != (n,):
             raise InvalidDataError(
                 f"groups must hold one label per image, {n}; got the shape {labels.shape}. "
                 "Give an array of labels."
+            )
+        kinds = {_kind_of(label) for label in labels}
+        if kinds not in ({"text"}, {"number"}):
+            raise InvalidDataError(
+                "groups must be labels of one kind, all texts or all numbers; got "
+                f"{', '.join(sorted(kinds))}. Give every image a label of its part or patient."
             )
         each = np.unique(labels)
         if len(each) < 2:
@@ -226,166 +302,62 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         k = min(max(1, round(self.calibration_fraction * len(each))), len(each) - 1)
         return set(np.flatnonzero(np.isin(labels, chance.permutation(each)[:k])).tolist())
 
+    def _learn_tiles(
+        self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
+    ) -> None:
+        self._settle(self._tile_for(pictures))
+        factors = self._sizes(pictures)
+        scales: list[Scale] = []
+        for k, factor in enumerate(factors):
+            tell(k / (len(factors) + 1), f"training at scale 1/{factor}")
+            scales.append(self._trained(pictures, training, factor, chance))
+        tell(len(factors) / (len(factors) + 1), "looking at images held out")
+        some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
+        self.scales_, self.whole_ = scales, None
+        self.typical_ = [
+            Typical.of(some_pixels(chance, *self._errors(scale, pictures[i])) for i in some)
+            for scale in scales
+        ]
+
+    def _learn_whole(
+        self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
+    ) -> None:
+        self._settle(self._tile_for(pictures))
+        assert self.size_ is not None
+        factor = factor_for(self.size_, self.tile_)
+        tell(0.0, f"training on images at scale 1/{factor}")
+        samples = copies((pictures[i] for i in training), len(training), factor, self.symmetry, chance)
+        some = sorted(chance.permutation(training)[:_WHOLE].tolist())
+        good = np.stack([reduced(pictures[i], factor) for i in some])
+        whole = Whole.trained(
+            factor,
+            self._estimator(default_net, samples, chance),
+            samples,
+            good,
+            smoothing=self.smoothing_,
+            side=self.symmetry,
+            flat=not self.n_channels_,
+        )
+        tell(0.9, "looking at images held out")
+        self.scales_, self.typical_, self.whole_ = [], [], whole
+
     def _trained(
         self, pictures: Pictures, training: list[int], factor: int, chance: np.random.RandomState
     ) -> Scale:
         n = -(-_TILES // len(training))
         small = (reduced(pictures[i], factor) for i in training)
         tiles = np.concatenate([self._tiling.sample(image, n, chance) for image in small])
-        estimator = (
-            default_estimator(len(tiles), tiles[0].size) if self.estimator is None else clone(self.estimator)
-        )
-        estimator.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
+        estimator = self._estimator(default_estimator, tiles, chance)
         return Scale.trained(factor, estimator, tiles, flat=not self.n_channels_)
 
-    # ------------------------------------------------------------------ maps
-    def _errors(self, scale: Scale, image: Floats) -> tuple[Floats, Floats]:
-        return scale.errors(image, self._tiling, self.smoothing)
-
-    def _heat(self, image: Floats) -> Floats:
-        total = np.zeros(image.shape[1:], dtype=np.float32)
-        for scale, typical in zip(self.scales_, self.typical_, strict=True):
-            heat = typical.compared(*self._errors(scale, image), within=self.reference == "image")
-            total += enlarged(heat, scale.factor, total.shape)
-        return total / np.float32(np.sqrt(len(self.scales_)))
-
-    def heatmap(self, images: Any) -> Any:
-        """Return how unlike good images each place is, higher = more anomalous, about 0 on average.
-
-        Parameters
-        ----------
-        images : array (n, [channels,] [depth,] height, width), or list of arrays of different sizes
-
-        Returns
-        -------
-        array (n, [depth,] height, width), or a list of arrays where images came as a list
-        """
-        maps = list(self.heatmaps(images))
-        return maps if isinstance(images, list) else np.stack(maps)
-
-    def heatmaps(self, images: Any) -> Iterator[Floats]:
-        """Return the same one by one, so that one map at a time is in memory."""
-        pictures = self._pictures(images)
-        return (self._heat(pictures[i]) for i in range(len(pictures)))
-
-    def _pictures(self, images: Any) -> Pictures:
-        check_is_fitted(self, "calibration_")
-        return check_pictures(images, self.n_dims, self.n_channels_)
-
-    @staticmethod
-    def _image_score(heat: Floats) -> float:
-        n = max(1, heat.size // _HIGHEST)
-        return float(np.partition(heat.reshape(-1), heat.size - n)[-n:].mean(dtype=np.float64))
-
-    # ------------------------------------------------------------------ verdicts
-    def score_samples(self, images: Any) -> Doubles:
-        """Return how normal each image is, (n,), higher = more normal.
-
-        The negative mean of the highest hundredth of its heat map.
-        """
-        return -np.array([self._image_score(heat) for heat in self.heatmaps(images)])
-
-    def decision_function(self, images: Any) -> Doubles:
-        """Return ``score_samples`` beside the threshold, (n,): negative = anomalous."""
-        return self.score_samples(images) + self.threshold_
-
-    def predict(self, images: Any) -> NDArray[np.int64]:
-        """Return 1 for images that look normal and -1 for others, (n,)."""
-        return np.where(self.decision_function(images) < 0, -1, 1).astype(np.int64)
-
-    def p_value(self, images: Any) -> Doubles:
-        """Return the share of good images that would look at least so anomalous, (n,), in (0, 1].
-
-        Valid for images that are exchangeable with the held-out ones: see ``Calibration``.
-        """
-        return self.calibration_.p_value(-self.score_samples(images))
-
-    def mask(self, images: Any, threshold: float | None = None) -> Any:
-        """Return where the heat map is above the threshold, of the shape that ``heatmap`` returns.
-
-        ``threshold`` is in units of the map; None: ``pixel_threshold_``.
-        """
-        level = self._level(threshold)
-        masks = [heat > level for heat in self.heatmaps(images)]
-        return masks if isinstance(images, list) else np.stack(masks)
-
-    def regions(self, images: Any, threshold: float | None = None) -> list[list[Region]]:
-        """Return the connected areas of each image's mask, the one with the highest peak first."""
-        level = self._level(threshold)
-        return [regions_of(heat, level) for heat in self.heatmaps(images)]
-
-    def _level(self, threshold: float | None) -> float:
-        check_is_fitted(self, "calibration_")
-        if threshold is None:
-            return self.pixel_threshold_
-        check_range("threshold", threshold)
-        return float(threshold)
-
-    def set_threshold(
-        self, *, false_alarm_rate: float | None = None, value: float | None = None, pixel: float | None = None
-    ) -> Self:
-        """Choose the thresholds anew, without training.
-
-        Parameters
-        ----------
-        false_alarm_rate : float in (0, 1), optional
-            Share of good images, and of pixels of good images, that may be flagged: sets both thresholds.
-        value : float, optional
-            The images' threshold itself: images with a higher score are anomalies.
-        pixel : float, optional
-            The pixels' threshold itself, in units of the map.
-
-        Raises
-        ------
-        InvalidParameterError
-            Where nothing is given, or a rate beside one of the others.
-        """
-        check_is_fitted(self, "calibration_")
-        if (false_alarm_rate is not None) == (value is not None or pixel is not None):
-            raise InvalidParameterError(
-                "set_threshold must get either a false_alarm_rate or the thresholds themselves; got "
-                f"false_alarm_rate={false_alarm_rate!r}, value={value!r}, pixel={pixel!r}. Give one of them."
-            )
-        if false_alarm_rate is not None:
-            pixels = self.pixel_calibration_
-            self.pixel_threshold_ = min(pixels.threshold(false_alarm_rate), float(pixels.scores[-1]))
-            self.threshold_ = self._promised(false_alarm_rate)
-        if value is not None:
-            check_range("value", value)
-            self.threshold_ = float(value)
-        if pixel is not None:
-            check_range("pixel", pixel)
-            self.pixel_threshold_ = float(pixel)
-        return self
-
-    def _promised(self, rate: float) -> float:
-        threshold = self.calibration_.threshold(rate)
-        if np.isfinite(threshold):
-            return threshold
-        n = len(self.calibration_.scores)
-        warnings.warn(
-            f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
-            f"promised for images by {n} held out; got {rate:g}. Images beyond the most anomalous of these "
-            "are flagged; give more images, or a higher rate.",
-            CalibrationWarning,
-            stacklevel=3,
-        )
-        return float(self.calibration_.scores[-1])
+    def _estimator(
+        self, default: Callable[[int, int], Autoencoder], samples: Floats, chance: np.random.RandomState
+    ) -> Autoencoder:
+        one = default(len(samples), samples[0].size) if self.estimator is None else clone(self.estimator)
+        one.set_params(random_state=int(chance.randint(np.iinfo(np.int32).max)))
+        return one
 
     # ------------------------------------------------------------------ files
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fitted map to one file, whole or not at all; ``AnomalyMap.load`` reads it.
-
-        Raises
-        ------
-        ModelFileError
-            Where the place cannot be written.
-        """
-        from diabolo.applications.localization_files import write_map
-
-        check_is_fitted(self, "calibration_")
-        return write_map(self, path)
-
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AnomalyMap:
         """Read a map that ``save`` wrote; nothing is unpickled.
@@ -398,3 +370,9 @@ class AnomalyMap(BaseEstimator):  # type: ignore[misc]
         from diabolo.applications.localization_files import read_map
 
         return read_map(path)
+
+
+def _kind_of(label: Any) -> str:
+    if isinstance(label, (int, float, np.number, np.bool_)):
+        return "NaN" if np.isnan(label) else "number"
+    return "text" if isinstance(label, str) else type(label).__name__

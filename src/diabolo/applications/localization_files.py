@@ -14,10 +14,13 @@ from torch import Tensor
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.localization import AnomalyMap
 from diabolo.applications.scale import Scale, Typical
+from diabolo.applications.whole import Usual, Whole, factor_for
+from diabolo.estimators import Autoencoder
 from diabolo.estimators.files import consistent, describe, pack, seed_to_store, unfitted, unpack
 from diabolo.persistence import MAP, read_model, write_model
 
 _PARAMETERS = tuple(f.name for f in fields(AnomalyMap))
+_USUAL = ("grey", "excess")  # of a Whole
 _CALIBRATIONS = {"calibration_": "calibration.images", "pixel_calibration_": "calibration.pixels"}
 
 
@@ -25,7 +28,8 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
     """Write a fitted map: its autoencoders, what is typical of them, held-out scores, thresholds."""
     params = {name: getattr(fitted, name) for name in _PARAMETERS}
     params["random_state"] = seed_to_store(params["random_state"])
-    params["scales"] = None if fitted.scales is None else [int(factor) for factor in fitted.scales]
+    factors = fitted._factors()
+    params["scales"] = None if factors is None else list(factors)
     if fitted.estimator is not None:
         params["estimator"] = describe(fitted.estimator)
     scales: list[dict[str, Any]] = []
@@ -35,11 +39,21 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
         scales.append({"factor": scale.factor, "autoencoder": header, "typical": asdict(typical)})
         tensors |= {f"{k}.{key}": value for key, value in weights.items()}
         tensors[f"{k}.weight"] = torch.from_numpy(scale.weight)
+    if fitted.whole_ is not None:
+        whole = fitted.whole_
+        header, weights = pack(whole.estimator)
+        scales.append({"factor": whole.factor, "autoencoder": header})
+        tensors |= {f"0.{key}": value for key, value in weights.items()}
+        for name in _USUAL:
+            usual = getattr(whole, name)
+            tensors |= {f"0.{name}.mean": torch.from_numpy(usual.mean)}
+            tensors |= {f"0.{name}.spread": torch.from_numpy(usual.spread)}
     tensors |= {key: torch.from_numpy(getattr(fitted, name).scores) for name, key in _CALIBRATIONS.items()}
     contents = {
         "params": params,
         "tile": fitted.tile_,
         "n_channels": fitted.n_channels_,
+        "size": None if fitted.size_ is None else list(fitted.size_),
         "scales": scales,
         "thresholds": [fitted.threshold_, fitted.pixel_threshold_],
     }
@@ -64,35 +78,86 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
         params["estimator"] = unfitted(params["estimator"])
     out = AnomalyMap(**params)
     out._check_settings()
-    out.tile_, out.n_channels_ = _integer(header["tile"], 1), _integer(header["n_channels"], 0)
-    shape = (out.n_channels_ or 1, *[out.tile_] * out.n_dims)
+    out._settle(header["tile"])
+    if out.tile not in (None, out.tile_):
+        raise ValueError(f"tiles of {out.tile_} and not {out.tile}")
+    out.n_channels_ = _integer(header["n_channels"], 0)
+    size = header.get("size")  # files from before images could be aligned have none
+    if (size is None) != (out.layout == "tiles"):
+        raise ValueError(f"the extents {size} with layout={out.layout!r}")
     left = dict(tensors)
-    out.scales_, out.typical_ = [], []
-    for k, part in enumerate(header["scales"]):
+    out.scales_, out.typical_, out.whole_, out.size_ = [], [], None, None
+    parts = header["scales"]
+    if not isinstance(parts, list) or not parts or (size is not None and len(parts) > 1):
+        raise ValueError(f"{len(parts)} scales")
+    for k, part in enumerate(parts):
         own = {key.partition(".")[2]: left.pop(key) for key in tensors if key.startswith(f"{k}.")}
-        out.scales_.append(_scale(part, own, shape, flat=not out.n_channels_))
-        out.typical_.append(_typical(part["typical"]))
-    if not out.scales_:
-        raise ValueError("no scale")
+        if size is None:
+            out.scales_.append(_scale(part, own, out))
+            out.typical_.append(_typical(part["typical"]))
+        else:
+            out.size_ = _size(size, out.n_dims)
+            out.whole_ = _whole(part, own, out)
+    if out.scales is not None and [scale.factor for scale in out.scales_] != list(out.scales):
+        raise ValueError("other scales than were asked for")
     for name, key in _CALIBRATIONS.items():
-        setattr(out, name, Calibration(left.pop(key).numpy()))
+        scores = left.pop(key)
+        if scores.ndim != 1 or scores.dtype != torch.float64:
+            raise ValueError(f"{key} of {tuple(scores.shape)} and {scores.dtype}")
+        setattr(out, name, Calibration(scores.numpy()))
     for key in left:
         raise ValueError(f"{key} is not known")
     out.threshold_, out.pixel_threshold_ = (_threshold(value) for value in header["thresholds"])
     return out
 
 
-def _scale(part: dict[str, Any], tensors: dict[str, Tensor], shape: tuple[int, ...], *, flat: bool) -> Scale:
+def _scale(part: dict[str, Any], tensors: dict[str, Tensor], of: AnomalyMap) -> Scale:
+    shape = (of.n_channels_ or 1, *[of.tile_] * of.n_dims)
     weight = tensors.pop("weight")
     if tuple(weight.shape) != shape or weight.dtype != torch.float32:
         raise ValueError(f"weights of {tuple(weight.shape)} and {weight.dtype} for tiles of {shape}")
     if not bool((torch.isfinite(weight) & (weight > 0)).all()):
         raise ValueError("weights that are not positive")
+    factor = _integer(part["factor"], 1)
+    return Scale(factor, _autoencoder(part, tensors, shape, of), weight.numpy(), not of.n_channels_)
+
+
+def _whole(part: dict[str, Any], tensors: dict[str, Tensor], of: AnomalyMap) -> Whole:
+    assert of.size_ is not None
+    factor, channels = _integer(part["factor"], 1), of.n_channels_ or 1
+    if factor != factor_for(of.size_, of.tile_):
+        raise ValueError(f"a factor of {factor} for images of {of.size_}")
+    shape = (channels, *(-(-n // min(factor, n)) for n in of.size_))
+    usual = []
+    for name in _USUAL:
+        mean, spread = tensors.pop(f"{name}.mean"), tensors.pop(f"{name}.spread")
+        if (tuple(mean.shape), mean.dtype) != (shape, torch.float32):
+            raise ValueError(f"a mean of {tuple(mean.shape)} and {mean.dtype} for images of {shape}")
+        if (tuple(spread.shape), spread.dtype) != ((channels, 2), torch.float64):
+            raise ValueError(f"a spread of {tuple(spread.shape)} and {spread.dtype}")
+        if not all(bool(torch.isfinite(x).all()) for x in (mean, spread)):
+            raise ValueError("numbers that are not finite")
+        if not bool((spread[:, 0] > 0).all() and (spread[:, 1] >= 0).all()):
+            raise ValueError("spreads that are not positive")
+        usual.append(Usual(mean.numpy(), spread.numpy()))
+    grey, excess = usual
+    return Whole(factor, _autoencoder(part, tensors, shape, of), grey, excess, not of.n_channels_)
+
+
+def _autoencoder(
+    part: dict[str, Any], tensors: dict[str, Tensor], shape: tuple[int, ...], of: AnomalyMap
+) -> Autoencoder:
     estimator = unpack(part["autoencoder"], tensors)
-    if estimator.sample_shape_ != (shape[1:] if flat else shape):
-        raise ValueError(f"an autoencoder of {estimator.sample_shape_} for tiles of {shape}")
+    if estimator.sample_shape_ != (shape if of.n_channels_ else shape[1:]):
+        raise ValueError(f"an autoencoder of {estimator.sample_shape_} for images of {shape}")
     estimator.module_.to(estimator._device)
-    return Scale(_integer(part["factor"], 1), estimator, weight.numpy(), flat)
+    return estimator
+
+
+def _size(value: Any, n_dims: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) != n_dims:
+        raise ValueError(f"{value!r} are no extents")
+    return tuple(_integer(n, 1) for n in value)
 
 
 def _typical(values: dict[str, Any]) -> Typical:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,32 @@ class Pictures:
         first = 1 if self.n_channels else 0
         return min(int(n) for image in self.images for n in image.shape[first:])
 
+    @property
+    def typical(self) -> float:
+        """The median over images of the geometric mean of their extents."""
+        first = 1 if self.n_channels else 0
+        return float(np.median([prod(i.shape[first:]) ** (1 / (i.ndim - first)) for i in self.images]))
+
+    def one_size(self, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """Return the extents of every image, those of fit where they are given.
+
+        Raises
+        ------
+        InvalidDataError
+            Where an image has others.
+        """
+        first = 1 if self.n_channels else 0
+        own = self.images[0].shape[first:] if size is None else size
+        for i, image in enumerate(self.images):
+            if image.shape[first:] != own:
+                where = "image 0" if size is None else "in fit"
+                raise InvalidDataError(
+                    f"aligned images must all have the extents {own}, as {where}; got image {i} with "
+                    f"{image.shape[first:]}. Bring them to one size, the same thing in the same place, or "
+                    "give layout='tiles'."
+                )
+        return own
+
 
 def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> Pictures:
     """Return images as they are if they are such as in fit.
@@ -50,9 +77,9 @@ def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> P
     InvalidDataError
     """
     if isinstance(images, (list, tuple)):
-        arrays = [np.asarray(image) for image in images]
+        arrays = [_as_array(image, f"image {i}") for i, image in enumerate(images)]
     else:
-        whole = np.asarray(images)
+        whole = _as_array(images, "images")
         if whole.ndim not in (n_dims + 1, n_dims + 2):
             raise InvalidDataError(
                 f"images must be (n, {_AXES[n_dims]}) or (n, channels, {_AXES[n_dims]}); got the shape "
@@ -71,6 +98,16 @@ def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> P
             )
         _check_values(image, i)
     return Pictures(arrays, first)
+
+
+def _as_array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InvalidDataError(
+            f"images must be arrays of numbers; got {what}, a {type(values).__name__} that is none "
+            f"({error}). Convert it."
+        ) from None
 
 
 def _said(channels: int) -> str:

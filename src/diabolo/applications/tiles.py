@@ -110,13 +110,17 @@ class Tiling:
 
 
 def reduced(image: Floats, factor: int) -> Floats:
-    """Return the image (channels, *extents) with means over blocks of ``factor`` pixels along every axis."""
+    """Return the image (channels, *extents) with means over blocks of ``factor`` pixels along every axis.
+
+    Along an axis with fewer pixels one is left.
+    """
     if factor == 1:
         return image
-    pads = [(0, -n % factor) for n in image.shape[1:]]
+    blocks = [min(factor, n) for n in image.shape[1:]]
+    pads = [(0, -n % block) for n, block in zip(image.shape[1:], blocks, strict=True)]
     out = np.pad(image, [(0, 0), *pads], mode="symmetric") if any(p for _, p in pads) else image
-    for axis in range(1, image.ndim):
-        shape = (*out.shape[:axis], out.shape[axis] // factor, factor, *out.shape[axis + 1 :])
+    for axis, block in enumerate(blocks, start=1):
+        shape = (*out.shape[:axis], out.shape[axis] // block, block, *out.shape[axis + 1 :])
         out = out.reshape(shape).mean(axis + 1, dtype=np.float32)
     return out
 

@@ -132,6 +132,15 @@ def fit(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="With a map: look at scans as volumes instead of slices.")
     ] = False,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help="With a map: 'tiles' for surfaces, where anything may lie anywhere, or 'aligned' for images "
+            "of one size that show the same thing in the same place.",
+        ),
+    ] = "tiles",
     report: ReportFolder = None,
 ) -> None:
     """Learn what the rows of DATA look like and write a detector of those that are unlike them.
@@ -164,11 +173,16 @@ def fit(
                 "false_alarm_rate": false_alarm_rate,
                 "calibration_fraction": calibration_fraction,
                 "n_dims": 3 if volumes else 2,
+                "layout": layout,
             },
         )
         return
     if volumes:
         raise InvalidParameterError("--volumes must go with a map; got --volumes for rows. Give --map too.")
+    if layout != "tiles":
+        raise InvalidParameterError(
+            f"--layout must go with a map; got --layout {layout} for rows. Give --map too."
+        )
     if report is not None:
         check_report_place(report)
     detector = _unfitted(kind, given(parameters))

@@ -111,7 +111,8 @@ def about_map(fitted: AnomalyMap) -> dict[str, Any]:
     """Return what a person asks about a fitted map first."""
     scores, pixels = fitted.calibration_.scores, fitted.pixel_calibration_.scores
     return {
-        "scales": [int(scale.factor) for scale in fitted.scales_],
+        "layout": fitted.layout,
+        "scales": fitted.factors,
         "tile": fitted.tile_,
         "n_dims": fitted.n_dims,
         "n_channels": fitted.n_channels_,
@@ -127,10 +128,11 @@ def told_of_map(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the same as names and values for a person."""
     kind = {0: "grey", 3: "colour"}.get(found["n_channels"], f"{found['n_channels']} channels")
     what = "volumes" if found["n_dims"] == 3 else "images"
+    tiles = found["layout"] == "tiles"
     scales = ", ".join(f"1/{factor}" if factor > 1 else "1" for factor in found["scales"])
     return [
         (what, kind),
-        ("scales", f"{scales}; tiles of {found['tile']}"),
+        ("scales", f"{scales}; " + (f"tiles of {found['tile']}" if tiles else "whole images, aligned")),
         (f"held-out {what}", f"{found['n_held_out']:,}"),
         ("threshold", threshold_told(found["threshold"], found["held_out_rate"], what)),
         ("pixels", threshold_told(found["pixel_threshold"], found["held_out_pixel_rate"], "pixels")),

@@ -1,0 +1,172 @@
+"""The aligned layout of an ``AnomalyMap``: a net that sees whole pictures, small, and what is usual where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import nnls
+
+from diabolo.applications.tiles import Floats, enlarged, reduced
+from diabolo.estimators import Autoencoder
+
+POLARITIES = ("both", "bright", "dark")
+_STEPS, _BATCH = 1000, 32
+_COPIES = 4  # of every picture, moved
+_SAMPLES = 20_000  # beyond, there are fewer copies: so many pictures vary enough
+_MOVED = 16  # by at most one such part of an extent
+_AROUND = 2.0  # standard deviation, in reduced pixels, of the surroundings that the contrast is measured in
+_PLACE = 1.0  # the same of what means over pictures are smoothed with
+_OTHER = 0.75  # and of what the other side is smoothed with: both sides are never quite alike
+_LEAST = 0.01  # of the mean variance, everywhere: else a pixel that hardly varies would count for all
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a value is on good pictures: its mean at each place, its spread by the contrast there.
+
+    ``mean`` is (channels, *extents); ``spread`` (channels, 2) holds a and b of the variance a + b c that is
+    usual around the mean where the restored picture has the contrast c.
+    """
+
+    mean: Floats
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: Floats, contrast: Floats) -> Self:
+        """Return what is usual of values and contrasts of good pictures, (n, channels, *extents)."""
+        mean = blurred(values.mean(0, dtype=np.float64)[None], _PLACE)[0]
+        spread = []
+        for k in range(values.shape[1]):
+            squares = np.square(values[:, k] - mean[k], dtype=np.float64).reshape(-1)
+            shape = np.stack([np.ones_like(squares), contrast[:, k].reshape(-1)], axis=1)
+            level, slope = nnls(shape, squares)[0]
+            spread.append([max(level, _LEAST * float(squares.mean())) or 1.0, slope])
+        return cls(mean.astype(np.float32), np.array(spread))
+
+    def deviation(self, contrast: Floats) -> Floats:
+        """Return the standard deviation that is usual at contrasts (channels, *extents)."""
+        level, slope = (x.reshape(-1, *[1] * (contrast.ndim - 1)) for x in self.spread.T)
+        return np.asarray(np.sqrt(level + slope * contrast), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An autoencoder of whole pictures, reduced by ``factor``, and what is usual of good ones.
+
+    ``grey`` is about the smoothed pictures themselves, ``excess`` about by how much they are brighter than
+    restored. ``flat`` tells that samples have no axis of channels.
+    """
+
+    factor: int
+    estimator: Autoencoder
+    grey: Usual
+    excess: Usual
+    flat: bool
+
+    @classmethod
+    def trained(
+        cls,
+        factor: int,
+        estimator: Autoencoder,
+        samples: Floats,
+        good: Floats,
+        *,
+        smoothing: float,
+        side: int | None,
+        flat: bool,
+    ) -> Self:
+        """Fit to ``samples``, then look at pictures; both reduced, (n, channels, *extents)."""
+        estimator.fit(samples[:, 0] if flat else samples)
+        excess, contrast = _excess(estimator, good, smoothing, side, flat=flat)
+        grey = Usual.of(blurred(good, smoothing), contrast)
+        return cls(factor, estimator, grey, Usual.of(excess, contrast), flat)
+
+    def heat(self, image: Floats, *, smoothing: float, side: int | None, polarity: str) -> Floats:
+        """Return the map (*extents) of an image (channels, *extents), in standard deviations."""
+        small = reduced(image, self.factor)[None]
+        excess, contrast = (x[0] for x in _excess(self.estimator, small, smoothing, side, flat=self.flat))
+        over = (excess - self.excess.mean) / self.excess.deviation(contrast)
+        shape = image.shape[1:]
+        if polarity == "both":
+            return enlarged(np.sqrt(np.square(over).mean(0)), self.factor, shape)
+        # the picture's own edges at its own size: an outline is drawn along them
+        mean, deviation = (
+            np.stack([enlarged(channel, self.factor, shape) for channel in x])
+            for x in (self.grey.mean, self.grey.deviation(contrast))
+        )
+        unusual = (blurred(image[None], smoothing * self.factor)[0] - mean) / deviation
+        half = np.float32(0.5 if polarity == "bright" else -0.5)
+        heat: Floats = half * (unusual.mean(0) + enlarged(over.mean(0), self.factor, shape))
+        return heat
+
+
+def _excess(
+    estimator: Autoencoder, small: Floats, smoothing: float, side: int | None, *, flat: bool
+) -> tuple[Floats, Floats]:
+    """Return by how much pictures are brighter than restored, and the contrast of what is restored.
+
+    ``side`` is the axis along which the other side's excess is taken off.
+    """
+    restored = estimator.reconstruct(small[:, 0] if flat else small).reshape(small.shape)
+    excess = blurred(small - restored, smoothing)
+    if side is not None:
+        excess = excess - np.flip(blurred(excess, _OTHER), side)
+    axes = tuple(range(2, small.ndim))
+    centred = restored - restored.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    mean, square = (blurred(x, _AROUND) for x in (centred, np.square(centred)))
+    return excess, np.maximum(square - np.square(mean), 0)
+
+
+def blurred(maps: NDArray[Any], sigma: float) -> Floats:
+    """Return maps (n, channels, *extents), smoothed."""
+    if not sigma:
+        return maps
+    return np.asarray(ndimage.gaussian_filter(maps, (0, 0, *[sigma] * (maps.ndim - 2)), mode="nearest"))
+
+
+def copies(
+    pictures: Iterator[Floats], n: int, factor: int, side: int | None, chance: np.random.RandomState
+) -> Floats:
+    """Return n pictures (channels, *extents), reduced, and copies of them, moved and from the other side.
+
+    A net that has seen a picture in one place only takes a head that lies a little aside for a finding.
+    """
+    n_moved = min(_COPIES, _SAMPLES // n)
+    out = []
+    for picture in pictures:
+        for one in (picture,) if side is None else (picture, np.flip(picture, side)):
+            out.append(reduced(one, factor))
+            margins = [max(1, round(extent / _MOVED)) if extent > 1 else 0 for extent in one.shape[1:]]
+            wide = np.pad(one, [(0, 0), *((m, m) for m in margins)], mode="edge")
+            for _ in range(n_moved):
+                starts = [int(chance.randint(2 * m + 1)) for m in margins]
+                cut = tuple(slice(s, s + e) for s, e in zip(starts, one.shape[1:], strict=True))
+                out.append(reduced(wide[(slice(None), *cut)], factor))
+    return np.stack(out)
+
+
+def factor_for(shape: tuple[int, ...], tile: int) -> int:
+    """Return by what to reduce pictures (*extents), that they have about tile pixels along an axis."""
+    extent: float = prod(shape) ** (1 / len(shape))
+    return max(1, round(extent / tile))
+
+
+def default_net(n: int, size: int) -> Autoencoder:
+    """Return the autoencoder of n samples of so many values: over-complete, some thousand steps."""
+    return Autoencoder(
+        latent_dim=max(1, min(512, size // 2)),
+        hidden_dims=[min(1024, 2 * size)],
+        activation="silu",
+        corruption="gaussian:1",
+        scaling="center",
+        optimizer="adam",
+        batch_size=_BATCH,
+        validation_fraction=0.0,
+        epochs=max(1, round(_STEPS * _BATCH / n)),
+    )
