@@ -19,7 +19,6 @@ from diabolo.data.tables import (
     counts_rows,
     feature_columns,
     find_label,
-    not_a_number,
     plain_arrow,
 )
 from diabolo.data.text import (
@@ -180,7 +179,7 @@ def _kinds(
                 continue
             kind, bad = _kind(cells[i])
             if kind in ("truth", "text") and bad is not None and wanted.get(name) == "numbers":
-                raise not_a_number(name, i, cells[i][bad], f"{start + bad + 1} (line {lines[bad]})", path)
+                raise _slip(name, cells[i][bad], f"{start + bad + 1} (line {lines[bad]})", path)
             if kind == "text" and bad is not None and (bad or kinds[i] == "numbers"):
                 odd.setdefault(name, (cells[i][bad].strip(), start + bad))
             kinds[i] = _joined(kinds[i], kind)
@@ -265,7 +264,7 @@ def _read_parquets(
             cells = [str(cell) if cell is not None else "" for p in pieces for cell in p.to_pylist()]
             kind, bad = _kind(cells)
             if bad is not None and wanted.get(name) == "numbers":
-                raise not_a_number(name, i, cells[bad], str(bad + 1), path)
+                raise _slip(name, cells[bad], str(bad + 1), path)
             if kind == "text" and bad:
                 odd[name] = (cells[bad], bad)
             found[name] = _typed(cells, wanted.get(name, kind), {})
@@ -303,6 +302,13 @@ def _as_text(values: Array) -> Array:
     else:
         out[:] = [None if cell != cell else f"{cell:.17g}" for cell in cells]
     return out
+
+
+def _slip(name: str, cell: str, row: str, path: Path) -> DataFileError:
+    return DataFileError(
+        f"Column {name!r} of {path} must hold numbers; got {cell.strip()[:40]!r} in row {row}. Correct the "
+        "cell, or leave it empty where the value is missing."
+    )
 
 
 def _checked(columns: Columns, path: Path) -> Columns:

@@ -14,6 +14,7 @@ from diabolo.report.theme import INK, MUTED, SERIES
 
 Floats = NDArray[np.floating[Any]]
 _BINS = 44
+_WIDTH = 145  # per cent: a full bar, its share and the value beside it
 _NORMAL, _ANOMALY, _HELD_OUT = SERIES[0], SERIES[1], MUTED
 
 
@@ -106,10 +107,10 @@ def explanations(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, str
             axes.barh(y, [100 * share for _, _, share in panel], color=_ANOMALY, height=0.62, alpha=0.8)
             for k, (_, value, share) in enumerate(panel):
                 axes.text(100 * share + 1.2, k, f"{100 * share:.0f} %", va="center", fontsize=10, color=INK)
-                axes.text(100, k, value, va="center", ha="right", fontsize=10, color=MUTED)
+                axes.text(_WIDTH, k, value, va="center", ha="right", fontsize=10, color=MUTED)
             axes.set_yticks(y, [short(name, 26) for name, _, _ in panel])
             axes.set_ylim(most - 0.4, -0.6)
-            axes.set_xlim(0, 101)
+            axes.set_xlim(0, _WIDTH)
             axes.set_xticks([])
             axes.spines["bottom"].set_visible(False)
             axes.grid(visible=False)
