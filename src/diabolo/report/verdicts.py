@@ -52,7 +52,7 @@ def measured(truth: NDArray[np.bool_], surprise: Doubles, threshold: float) -> d
     }
 
 
-def one_sided(numbers: Mapping[str, Any]) -> str | None:
+def one_sided(numbers: Mapping[str, Any], what: str = "rows") -> str | None:
     """Return in words why there are no curves where all rows of ``measured`` are of one kind; else None."""
     if numbers["auc_roc"] is not None:
         return None
@@ -60,8 +60,8 @@ def one_sided(numbers: Mapping[str, Any]) -> str | None:
     if not n:
         n, kind = numbers["n_anomalies"], "anomalies"
     return (
-        f"All {n:,} rows that are judged are labelled {kind}: ROC and precision-recall curves need both "
-        "normal rows and anomalies."
+        f"All {n:,} {what} that are judged are labelled {kind}: ROC and precision-recall curves need both "
+        f"normal {what} and anomalies."
     )
 
 
