@@ -70,8 +70,8 @@ def fit_map(
     together = groups if len(frames) > len(chosen) > 1 else None  # the slices of a scan
     if images.scans and settings["n_dims"] == 2 and len(chosen) == 1:
         out.note(
-            "map: the slices held out are neighbours of those learned from, so the false-alarm rate holds for "
-            "slices of this scan, not for other scans. Give a folder of scans"
+            "map: the slices held out are neighbours of those learned from, so the false-alarm rate holds "
+            "for slices of this scan, not for other scans. Give a folder of scans"
         )
     start = time.perf_counter()
     with Bars(out) as bars:
