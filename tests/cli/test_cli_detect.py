@@ -141,11 +141,11 @@ def test_fit_and_score_piece_by_piece(run: Run, cancer: Path, tmp_path: Path) ->
     columns = dict(zip(dataset.feature_names, dataset.X.T, strict=True)) | {"diagnosis": dataset.y}
     pq.write_table(pa.table(columns), data)
     # trimmed or not: a source is gone through twice
-    words = ("detect", "fit", data, "--label", "diagnosis", "--stream", *MEMBER, "--random-state", "0")
+    chosen = ("--label", "diagnosis", "--normal", "benign", "--stream")
+    words = ("detect", "fit", data, *chosen, *MEMBER, "--random-state", "0")
     said = run(*words, "-o", place, "--report", tmp_path / "page")
     assert said.code == 0, said.err
-    assert "the labels in 'diagnosis' are not looked at" in said.err
-    assert "569 rows" in said.err
+    assert "569 rows, read piece by piece" in said.err
     assert (tmp_path / "page" / "index.html").exists()
     for name, options in (("stream.csv", ["--stream"]), ("memory.csv", ["--no-stream"])):
         said = run("detect", "score", place, data, *options, "-o", tmp_path / name)
@@ -313,7 +313,8 @@ def test_bad_rows_are_named(run: Run, detector_file: Path, cancer: Path, tmp_pat
     assert "row 1" in said.err
     assert "mean_area" in said.err
     assert not (tmp_path / "out.csv").exists()
-    said = run("detect", "fit", hole, *LABELS, *SMALL, "-o", tmp_path / "d.safetensors")
+    far = edited(cancer, tmp_path / "far.csv", second[3], "inf")
+    said = run("detect", "fit", far, *LABELS, *SMALL, "-o", tmp_path / "d.safetensors")
     assert said.code == 1
     assert "row 1" in said.err
     assert "mean_area" in said.err
@@ -367,7 +368,7 @@ def test_normal_needs_labels(run: Run, images: Path, tmp_path: Path) -> None:
     assert "--normal must go with labels" in said.err
     said = run("detect", "fit", images, "--normal", "1", "--stream", "-o", tmp_path / "d.safetensors")
     assert said.code == 2
-    assert "--normal must be left out where DATA is read piece by piece" in said.err
+    assert "--normal must go with labels" in said.err
 
 
 def test_a_label_that_is_missing_is_named(run: Run, cancer: Path, tmp_path: Path) -> None:

@@ -54,12 +54,17 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
-    said = run("detect", "map", model, folder, "--normal", "good", "-o", tmp_path / "maps", "--json")
+    words = ("--normal", "good", "-o", tmp_path / "maps", "--report", tmp_path / "page", "--json")
+    said = run("detect", "map", model, folder, *words)
     assert said.code == 0, said.err
     lines = table(tmp_path / "maps" / "images.csv")
     assert [line["image"] for line in lines] == [*(f"good/{k}" for k in range(8)), "patch/0", "patch/1"]
     assert said.json["labels"]["n_anomalies"] == 2
     assert said.json["labels"]["auc_roc"] == 1.0
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count("<img") == 2 * 10
+    assert page.index("patch/0, the image") < page.index("good/0, the image")
+    assert "2 labelled anomalies and 8 normal images" in page
     fitted = AnomalyMap.load(model)
     pixels = np.asarray(Image.open(folder / "patch" / "0.png"))
     heat = fitted.heatmap([pixels.astype(np.float32) / np.float32(255)])[0]
@@ -123,8 +128,12 @@ def test_masks_lie_on_the_scan(run: Run, tmp_path: Path) -> None:
         voxels = generator.normal(size=(20, 18, 4)).astype(np.float32)
         nib.save(nib.Nifti1Image(voxels, affine), scans / f"{name}.nii.gz")
     model = tmp_path / "map.safetensors"
+    said = run("detect", "fit", scans / "a.nii.gz", *SMALL, "-o", model)
+    assert said.code == 0, said.err
+    assert "holds for slices of this scan, not for other scans" in said.err
     said = run("detect", "fit", scans, *SMALL, "-o", model)
     assert said.code == 0, said.err
+    assert "slices of this scan" not in said.err
     said = run("detect", "map", model, scans, "-o", tmp_path / "maps", "--json")
     assert said.code == 0, said.err
     assert [line["image"] for line in table(tmp_path / "maps" / "images.csv")][:2] == ["a:0", "a:1"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diabolo.data import load, tables
+from diabolo.data import load
 from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError, MissingExtraError
 
 TABLES = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5))
@@ -79,7 +79,7 @@ def test_any_bytes_give_a_table_or_a_worded_error(tmp_path_factory, junk):
 
 
 def test_blocks_of_rows_and_blank_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_BLOCK", 3)
+    monkeypatch.setattr("diabolo.data.text.BLOCK", 3)
     rows = [f"{i},{i * i}" if i % 4 else f"{i}," for i in range(20)]
     text = "\n\na,b\n" + "\n".join(rows[:7]) + "\n" * 30 + "\n".join(rows[7:]) + "\n\n"
     data = load(write(tmp_path / "x.csv", text))

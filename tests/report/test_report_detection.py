@@ -12,9 +12,10 @@ from test_report_page import EVIL, Page, read
 
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector
+from diabolo.data import ArraySource
 from diabolo.report import plots, verdicts
 from diabolo.report.detection import write_detection_report
-from diabolo.report.verdicts import MOST_SHOWN, Judged, measured, one_sided, rival_scores
+from diabolo.report.verdicts import MOST_SHOWN, Judged, measured, one_sided, rivals_of
 
 MEMBER: dict[str, Any] = {"hidden_dims": (8,), "latent_dim": 3, "epochs": 3, "device": "cpu"}
 
@@ -36,9 +37,11 @@ def detector(table: np.ndarray) -> AnomalyDetector:
     return fitted(table)
 
 
-def judged(detector: AnomalyDetector, rows: np.ndarray, **settings: Any) -> Judged:
+def judged(
+    detector: AnomalyDetector, rows: np.ndarray, truth: np.ndarray | None = None, **settings: Any
+) -> Judged:
     seen = Judged(detector.threshold_, "rows of a test", **settings)
-    seen.add(np.arange(len(rows)), rows, -detector.score_samples(rows))
+    seen.add(np.arange(len(rows)), rows, -detector.score_samples(rows), truth)
     return seen
 
 
@@ -70,13 +73,14 @@ def test_labels_of_one_kind_have_no_curves(truth: bool, word: str) -> None:
 def test_rows_judged_in_parts_are_rows_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(1)
     rows, surprise, truth = generator.random((100, 2)), generator.random(100), generator.random(100) < 0.3
-    whole, parts, few = Judged(0.8, truth=truth), Judged(0.8, truth=truth), Judged(0.8)
-    whole.add(np.arange(100), rows, surprise)
+    rivals = {"first": lambda rows: rows[:, 0]}
+    whole, parts, few = Judged(0.8, rivals=rivals), Judged(0.8, rivals=rivals), Judged(0.8)
+    whole.add(np.arange(100), rows, surprise, truth)
     monkeypatch.setattr(verdicts, "_MOST_KEPT", 10)
     for start in range(0, 100, 7):
         some = np.arange(start, min(start + 7, 100))
         for one in (parts, few):
-            one.add(some, rows[some], surprise[some])
+            one.add(some, rows[some], surprise[some], truth[some] if one is parts else None)
     for one in (whole, parts, few):
         assert (one.n, one.flagged) == (100, (surprise > 0.8).sum())
         np.testing.assert_array_equal(one.numbers, np.argsort(-surprise)[:MOST_SHOWN])
@@ -85,23 +89,29 @@ def test_rows_judged_in_parts_are_rows_judged_at_once(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(parts.all_surprises, surprise)  # with labels every one is needed
     np.testing.assert_array_equal(parts.top_truth, truth[parts.numbers])
     assert parts.measures() == whole.measures()
+    assert parts.comparison() == whole.comparison()
+    np.testing.assert_array_equal(parts.by_rivals["first"], rows[:, 0])
+    assert few.by_rivals == {}
     kept = few.all_surprises
     assert 10 <= len(kept) <= 20
     np.testing.assert_array_equal(kept, surprise[:: few._step][: len(kept)])
 
 
 def test_rivals_find_what_is_far_off(table: np.ndarray) -> None:
-    scores = rival_scores(table, np.concatenate([table[:50], 20 + table[:5]]))
-    assert set(scores) == {"PCA", "KNN"}
-    for score in scores.values():
-        assert score[50:].min() > score[:50].max()
+    rows = np.concatenate([table[:50], 20 + table[:5]])
+    rivals = rivals_of(table)
+    assert set(rivals) == {"PCA", "KNN"}
+    streamed = rivals_of(ArraySource(table))
+    for name, score in rivals.items():
+        assert score(rows)[50:].min() > score(rows)[:50].max()
+        np.testing.assert_array_equal(score(rows), streamed[name](rows))
 
 
 # -------------------------------------------------------------------------------------------------- page
 def test_a_page_with_labels(tmp_path: Path, detector: AnomalyDetector, table: np.ndarray) -> None:
     rows = np.concatenate([table[:100], table[:20] + 6])
     truth = np.arange(120) >= 100
-    seen = judged(detector, rows, truth=truth, by_rivals=rival_scores(table, rows))
+    seen = judged(detector, rows, truth=truth, rivals=rivals_of(table))
     text, page = written(tmp_path, detector, seen)
     assert page.sections == ["surprises", "labels", "rivals", "rows", "members"]
     areas = seen.comparison()

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output, counted, duration, print_pairs
+from diabolo.cli.detect_rows import Rows, rows_for_fit
+from diabolo.cli.detect_tables import ColumnOptions
 from diabolo.cli.detecting import (
     NormalValue,
     about,
     check_detector_place,
     judged,
-    labelled,
     note_one_sided,
     percent,
     print_areas,
     print_labels,
-    refuse_labels,
     told,
     write_detection_page,
 )
@@ -39,37 +37,22 @@ from diabolo.cli.train import make_estimator
 from diabolo.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
 
     from diabolo.applications import AnomalyDetector
-    from diabolo.data import Dataset, Source
     from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
 
 _OWN = ("random_state", "input_shape", "device")  # parameters that the detector has too
-_MEASURED_FRACTION = 0.2
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What is learned from and what is judged afterwards, with its numbers in DATA and its labels."""
-
-    name: str
-    train: Array | Source
-    judged: Array | None
-    numbers: NDArray[np.int64] | None
-    truth: NDArray[np.bool_] | None
-    told: str
-    feature_names: tuple[str, ...] | None
 
 
 def fit(
     out: Output,
     source: SourceOptions,
     stream: StreamOptions,
+    columns: ColumnOptions,
     parameters: ParameterOptions,
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
     output: Annotated[
@@ -116,7 +99,7 @@ def fit(
             "--kind",
             "-k",
             metavar="KIND",
-            help="Detect with this kind of autoencoder and the parameters below, instead of the four "
+            help="Detect with this kind of autoencoder and the parameters below, instead of the six "
             "denoising ones that need no tuning.",
         ),
     ] = None,
@@ -145,10 +128,11 @@ def fit(
 ) -> None:
     """Learn what the rows of DATA look like and write a detector of those that are unlike them.
 
-    Some anomalies among the rows do little harm. The threshold comes from rows that were held out: of fresh
-    normal rows at most the share --false-alarm-rate is beyond it. `detect threshold` changes it later. With
-    labels (--label, or sub-folders of pictures with --normal) it is measured how well the detector finds
-    labelled anomalies, beside PCA and KNN of the same training rows.
+    DATA may be a table of numbers, or one with text, truth values and missing cells too (.csv, .tsv,
+    .parquet). Some anomalies among the rows do little harm. The threshold comes from rows that were held
+    out: of fresh normal rows at most the share --false-alarm-rate is beyond it. `detect threshold` changes
+    it later. With labels (--label, or sub-folders of pictures with --normal) it is measured how well the
+    detector finds labelled anomalies, beside PCA and KNN of the same training rows.
 
     Of images, all of them good ones, a map is learned: `detect map` then shows where other images are unlike
     them. Slices of one scan are held out together.
@@ -164,6 +148,8 @@ def fit(
             "--label": source.label,
             "--trim": trim,
             "--test-fraction": test_fraction,
+            "--drop": columns.drop,
+            "--categorical": columns.categorical,
             "--stream": stream.stream,
             "--broken": stream.broken,
         }
@@ -192,8 +178,10 @@ def fit(
         trim=trim if trim is not None else 0.0 if normal is not None else detector.trim,
     )
     detector._check_settings()
-    seed = detector.random_state
-    rows = _rows(out, data, source, stream, normal, test_fraction, None if seed is None else int(seed))  # type: ignore[arg-type]
+    chosen_seed: Any = detector.random_state
+    seed = None if chosen_seed is None else int(chosen_seed)
+    rows = rows_for_fit(out, data, source, stream, columns, normal, test_fraction, seed)
+    detector.set_params(kinds=rows.kinds)
     out.note(f"detector: learning from {counted(len(rows.train), 'row')} of {rows.name}")
     start = time.perf_counter()
     with Bars(out) as bars:
@@ -269,91 +257,20 @@ def _members(kind: str | None, chosen: dict[str, Any]) -> Any:
     return None if kind is None else make_estimator(check_kind(kind), chosen)
 
 
-def _rows(
-    out: Output,
-    data: str,
-    source: SourceOptions,
-    options: StreamOptions,
-    normal: str | None,
-    test_fraction: float | None,
-    seed: int | None,
-) -> _Rows:
-    if test_fraction is not None and not 0 <= test_fraction < 1:
-        raise InvalidParameterError(
-            f"--test-fraction must be in [0, 1); got {test_fraction:g}. Give for example 0.2."
-        )
-    stream = streams.open_stream(data, source, options)
-    if stream is None:
-        dataset = inputs.load_data(data, source)
-        return _parted(out, dataset, labelled(out, dataset, source, normal), normal, test_fraction, seed)
-    refuse_labels(out, source, normal)
-    if test_fraction is not None:
-        raise InvalidParameterError(
-            f"--test-fraction must be left out where DATA is read piece by piece; got {test_fraction:g}. "
-            "Judge other data with 'diabolo detect score'."
-        )
-    name = streams.name_of(data)
-    out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
-    return _Rows(name, stream, None, None, None, f"all rows of {name}", stream.feature_names)
-
-
-def _parted(
-    out: Output,
-    dataset: Dataset,
-    truth: list[NDArray[np.bool_]] | None,
-    normal: str | None,
-    test_fraction: float | None,
-    seed: int | None,
-) -> _Rows:
-    """Part rows in memory into those that are learned from and those that are judged."""
-    import numpy as np
-
-    from diabolo.estimators.validation import check_values
-
-    X, X_test, name = dataset.X, dataset.X_test, dataset.name
-    for part in (X, X_test):
-        if part is not None:
-            check_values(part.reshape(len(part), -1), dataset.feature_names, part.shape[1:])
-    anomalous = np.zeros(len(X), dtype=bool) if truth is None else truth[0]
-    learned = np.flatnonzero(~anomalous) if normal is not None else np.arange(len(X))
-    left_out = np.setdiff1d(np.arange(len(X)), learned)
-    if len(left_out):
-        out.note(f"{name}: {counted(len(left_out), 'row')} not labelled {normal!r} not learned from")
-
-    def rows(train: Any, shown: Any, numbers: Any, marks: Any, told: str) -> _Rows:
-        return _Rows(name, train, shown, numbers, marks, told, dataset.feature_names)
-
-    if X_test is not None and test_fraction is None:
-        marks = truth[1] if truth is not None and len(truth) > 1 else None
-        told_ = f"the {len(X_test):,} test rows of {name}"
-        return rows(X[learned], X_test, np.arange(len(X_test)), marks, told_)
-    share = test_fraction if test_fraction is not None else 0.0 if truth is None else _MEASURED_FRACTION
-    n_test = round(share * len(learned))
-    drawn = np.random.default_rng(inputs.seed_of(seed)).permutation(len(learned))[:n_test]
-    train = np.delete(learned, drawn)
-    shown = np.sort(np.concatenate([learned[drawn] if n_test else learned, left_out]))
-    told_ = f"{n_test:,} of {len(learned):,} rows of {name}, kept from training"
-    if not n_test:
-        told_ = f"all {len(learned):,} training rows of {name} themselves"
-    if len(left_out):
-        told_ += f", and {len(left_out):,} labelled otherwise"
-    return rows(X[train], X[shown], shown, None if truth is None else anomalous[shown], told_)
-
-
-def _look_back(out: Output, detector: AnomalyDetector, rows: _Rows, for_page: bool) -> Judged | None:
+def _look_back(out: Output, detector: AnomalyDetector, rows: Rows, for_page: bool) -> Judged | None:
     """Judge rows after the fit; those of a source only for the report: it takes another pass."""
-    from diabolo.data import Source
-    from diabolo.report.verdicts import Judged, rival_scores
+    from diabolo.report.verdicts import Judged, rivals_of
 
     if rows.judged is None and not for_page:
         return None
-    seen = Judged(detector.threshold_, rows.told, rows.truth)
-    if rows.judged is not None and rows.truth is not None and not isinstance(rows.train, Source):
-        seen.by_rivals = rival_scores(rows.train, rows.judged)
+    seen = Judged(detector.threshold_, rows.told, cells=rows.cells)
+    if rows.truth is not None:
+        encoder = detector.encoder_
+        seen.rivals = rivals_of(rows.train if encoder is None else encoder.transform(rows.train))
     source = rows.train if rows.judged is None else rows.judged
-    for part in counting(out, "judged", judged(detector, source), len(source)):
+    for part in counting(out, "judged", judged(detector, source, rows.truth), len(source)):
         numbers = part.numbers if rows.numbers is None else rows.numbers[part.numbers]
-        seen.add(numbers, part.rows, part.surprise)
+        seen.add(numbers, part.rows, part.surprise, part.truth)
     return seen
 
 

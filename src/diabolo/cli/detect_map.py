@@ -14,7 +14,8 @@ import typer
 from diabolo.cli.console import Output, counted, duration, number, print_pairs
 from diabolo.cli.detecting import NormalValue, anomalies, load_map, percent, print_labels, threshold_told
 from diabolo.cli.options import SourceOptions
-from diabolo.cli.output import FOLDER, aside, check_place
+from diabolo.cli.output import FOLDER, aside, check_place, naming
+from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
 from diabolo.errors import InvalidParameterError, MissingExtraError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from diabolo.applications import AnomalyMap
     from diabolo.applications.regions import Region
     from diabolo.cli.pictures import Images
+    from diabolo.report.detection_map import Looked
 
     Array = NDArray[Any]
 
@@ -66,6 +68,11 @@ def fit_map(
     fitted = AnomalyMap(estimator=estimator, **settings)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
     together = groups if len(frames) > len(chosen) > 1 else None  # the slices of a scan
+    if images.scans and settings["n_dims"] == 2 and len(chosen) == 1:
+        out.note(
+            "map: the slices held out are neighbours of those learned from, so the false-alarm rate holds "
+            "for slices of this scan, not for other scans. Give a folder of scans"
+        )
     start = time.perf_counter()
     with Bars(out) as bars:
         fitted.fit(frames, groups=together, progress=bars.sharer("map"))
@@ -148,6 +155,26 @@ class _Looked:
     regions: list[list[Any]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     flagged: int = 0
+    most: list[Looked] | None = None  # the most anomalous first, where a page is to show them
+
+    def keep(self, name: str, picture: Array, heat: Array, level: float, is_anomaly: bool | None) -> None:
+        """Keep what the page shows of the image that was noted last, if it is among the most anomalous."""
+        import numpy as np
+
+        from diabolo.cli.pictures import overlay
+        from diabolo.report.detection_map import Looked
+        from diabolo.report.verdicts import MOST_SHOWN
+
+        if self.most is None:
+            return
+        score, p_value, _, area, n = self.lines[-1][1:]
+        if len(self.most) >= MOST_SHOWN and score <= self.most[-1].score:
+            return
+        plain, marked = (
+            np.asarray(overlay(picture, one, level)) for one in (np.full_like(heat, -np.inf), heat)
+        )
+        self.most.append(Looked(name, score, p_value, area, n, plain, marked, is_anomaly))
+        self.most = sorted(self.most, key=lambda one: -one.score)[:MOST_SHOWN]
 
 
 def map(  # noqa: A001 - the name of the command
@@ -172,6 +199,7 @@ def map(  # noqa: A001 - the name of the command
         ),
     ] = None,
     normal: NormalValue = None,
+    report: ReportFolder = None,
 ) -> None:
     """Show where in IMAGES something is unlike the images that the map was fitted on.
 
@@ -183,6 +211,8 @@ def map(  # noqa: A001 - the name of the command
     tested for diagnosis.
     """
     output = check_place(output, (FOLDER,))
+    if report is not None:
+        check_report_place(report)
     fitted = load_map(model)
     from importlib.util import find_spec
 
@@ -193,12 +223,13 @@ def map(  # noqa: A001 - the name of the command
     opened = open_images(images, source, fitted.n_channels_)
     truth = _truth(opened, normal)
     level = fitted._level(threshold)
-    looked = _Looked()
+    looked = _Looked(most=None if report is None else [])
     with aside(output, folder=True) as folder:
         for sub in (_HEAT, _MASK):
             (folder / sub).mkdir()
         for one in counting(out, "maps", _each_alone(opened), len(opened)):
-            _look(fitted, opened, one[0], folder, level, looked)
+            mark = None if truth is None else bool(truth[one[0]])
+            _look(fitted, opened, one[0], folder, level, looked, mark)
         box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
         _table(
             folder / "images.csv", ["image", "score", "p_value", "verdict", "area", "regions"], looked.lines
@@ -215,7 +246,7 @@ def map(  # noqa: A001 - the name of the command
         import numpy as np
 
         found = measured(truth, np.array(looked.scores), fitted.threshold_)
-        said = one_sided(found)
+        said = one_sided(found, "images")
         if said is not None:
             out.note(said)
     payload = {
@@ -228,8 +259,37 @@ def map(  # noqa: A001 - the name of the command
         "threshold": fitted.threshold_,
         "pixel_threshold": level,
         "labels": found,
+        "report": None if report is None else _write_report(report, fitted, opened, level, looked, truth),
     }
     out.result(payload, lambda to: _show(to, payload))
+
+
+def _write_report(
+    folder: Path,
+    fitted: AnomalyMap,
+    images: Images,
+    level: float,
+    looked: _Looked,
+    truth: NDArray[np.bool_] | None,
+) -> Path:
+    import numpy as np
+
+    from diabolo.report.detection_map import write_map_report
+
+    told = f"{counted(len(looked.scores), 'image')} of {images.name}"
+    with naming(folder):
+        return write_map_report(
+            folder,
+            title=f"Anomalies in {images.name}",
+            fitted=fitted,
+            level=level,
+            told=f"{told}. This is no medical device" if images.scans else told,
+            scores=np.array(looked.scores),
+            most=looked.most or [],
+            truth=truth,
+            settings=told_of_map(about_map(fitted)),
+            command=COMMAND.get(),
+        )
 
 
 def _axes(fitted: AnomalyMap) -> tuple[str, ...]:
@@ -240,7 +300,15 @@ def _each_alone(images: Images) -> Iterator[list[int]]:
     return ([i] for i in range(len(images)))
 
 
-def _look(fitted: AnomalyMap, images: Images, i: int, folder: Path, level: float, looked: _Looked) -> None:
+def _look(
+    fitted: AnomalyMap,
+    images: Images,
+    i: int,
+    folder: Path,
+    level: float,
+    looked: _Looked,
+    is_anomaly: bool | None,
+) -> None:
     """Write the map of one image, or of one scan, and take note of what is in it."""
     import numpy as np
 
@@ -257,6 +325,7 @@ def _look(fitted: AnomalyMap, images: Images, i: int, folder: Path, level: float
         scores.append(fitted._image_score(heat))
         heats.append(heat)
         _note(fitted, name, scores[-1], found, looked)
+        looked.keep(name, *_plane(frame, heat), level, is_anomaly)
     most = int(np.argmax(scores))
     place = images.names[i]
     if scan is not None:
@@ -269,16 +338,21 @@ def _look(fitted: AnomalyMap, images: Images, i: int, folder: Path, level: float
             most = int(np.argmax(whole.reshape(len(whole), -1).max(1)))
         picture, heat = voxels[most], whole[most]
     else:
-        picture, heat = frames[0][1], heats[0]
-        if heat.ndim == 3:  # a volume: its most anomalous slice
-            most = int(np.argmax(heat.reshape(len(heat), -1).max(1)))
-            picture, heat = picture[..., most, :, :], heat[most]
+        picture, heat = _plane(frames[0][1], heats[0])
         target = folder / _MASK / f"{place}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         mask_picture(heat > level).save(target, format="PNG")
     target = folder / _HEAT / f"{place}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     overlay(picture, heat, level).save(target, format="PNG")
+
+
+def _plane(picture: Array, heat: Array) -> tuple[Array, Array]:
+    """Return an image and its heat map as they are; of a volume the most anomalous slice."""
+    if heat.ndim < 3:
+        return picture, heat
+    most = int(heat.reshape(len(heat), -1).max(1).argmax())
+    return picture[..., most, :, :], heat[most]
 
 
 def _note(fitted: AnomalyMap, name: str, score: float, found: list[Region], looked: _Looked) -> None:
@@ -307,15 +381,14 @@ def _table(path: Path, columns: list[str], lines: list[list[Any]]) -> None:
 
 def _show(to: Console, payload: dict[str, Any]) -> None:
     share = percent(payload["flagged"] / payload["n"])
-    print_pairs(
-        to,
-        [
-            ("flagged", f"{payload['flagged']:,} of {payload['n']:,} images ({share})"),
-            ("regions", f"{payload['n_regions']:,}, beyond {number(payload['pixel_threshold'])}"),
-            ("maps", str(payload["output"])),
-        ],
-        title=f"{payload['model']} on {payload['data']}",
-    )
+    pairs = [
+        ("flagged", f"{payload['flagged']:,} of {payload['n']:,} images ({share})"),
+        ("regions", f"{payload['n_regions']:,}, beyond {number(payload['pixel_threshold'])}"),
+        ("maps", str(payload["output"])),
+    ]
+    if payload["report"] is not None:
+        pairs.append(("report", str(payload["report"])))
+    print_pairs(to, pairs, title=f"{payload['model']} on {payload['data']}")
     if payload["labels"] is not None:
         to.print()
         print_labels(to, payload["labels"])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import inputs, streams
+from diabolo.cli import streams
 from diabolo.cli.console import Output, counted, number, print_pairs
+from diabolo.cli.detect_tables import Table, cells_of, load_rows_for, refuse_pieces
 from diabolo.cli.detecting import (
     DetectorFile,
     NormalValue,
@@ -24,15 +25,10 @@ from diabolo.cli.detecting import (
     note_one_sided,
     percent,
     print_labels,
-    refuse_labels,
     threshold_told,
     write_detection_page,
 )
-from diabolo.cli.options import (
-    DataName,
-    SourceOptions,
-    StreamOptions,
-)
+from diabolo.cli.options import DataName, SourceOptions, StreamOptions
 from diabolo.cli.output import TABLES, aside, check_place, parquet_writer, write_npy
 from diabolo.cli.page import ReportFolder, check_report_place
 from diabolo.cli.progress import counting
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diabolo.applications import AnomalyDetector
-    from diabolo.data import Source
     from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
@@ -90,8 +85,8 @@ def score(
     rows, name, truth = _rows_to_score(out, detector, data, source, options, normal)
     from diabolo.report.verdicts import Judged
 
-    seen = Judged(detector.threshold_, f"{counted(len(rows), 'row')} of {name}", truth)
-    n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen)
+    seen = Judged(detector.threshold_, f"{counted(len(rows), 'row')} of {name}", cells=cells_of(rows))
+    n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen, truth)
     if n < len(rows):
         out.note(f"{name}: {len(rows) - n} of {len(rows)} could not be read and were left out")
         seen.told = f"{counted(n, 'row')} of {name}"
@@ -118,16 +113,21 @@ def _rows_to_score(
     source: SourceOptions,
     options: StreamOptions,
     normal: str | None,
-) -> tuple[Array | Source, str, NDArray[np.bool_] | None]:
+) -> tuple[Any, str, NDArray[np.bool_] | None]:
     """Return all rows of DATA as the detector takes them, DATA's name, and which are labelled anomalies."""
-    stream = streams.open_for(out, detector, data, source, options)
-    if stream is not None:
-        refuse_labels(out, source, normal)
-        return stream, streams.name_of(data), None
     import numpy as np
 
-    dataset = inputs.load_for(out, detector, data, source)
-    found = labelled(out, dataset, source, normal)
+    if detector.encoder_ is not None:
+        refuse_pieces(data, source, options)
+    stream = None if detector.encoder_ is not None else streams.open_for(out, detector, data, source, options)
+    if stream is not None:
+        name = streams.name_of(data)
+        found = labelled(out, stream.labels(), None, name, source, normal)
+        return stream, name, None if found is None else found[0]
+    dataset = load_rows_for(out, detector, data, source)
+    found = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal)
+    if isinstance(dataset, Table):
+        return dataset.X, dataset.name, None if found is None else found[0]
     parts = [dataset.X] if dataset.X_test is None else [dataset.X, dataset.X_test]
     if found is not None and len(found) < len(parts):
         raise InvalidDataError(
@@ -137,15 +137,21 @@ def _rows_to_score(
 
 
 def _write_scores(
-    out: Output, path: Path, detector: AnomalyDetector, rows: Array | Source, top: int, seen: Judged
+    out: Output,
+    path: Path,
+    detector: AnomalyDetector,
+    rows: Any,
+    top: int,
+    seen: Judged,
+    truth: NDArray[np.bool_] | None,
 ) -> int:
     """Write one line for each row as it is judged; return how many."""
     names = feature_names(detector)
     columns = [*_COLUMNS, *(f"{what}_{k + 1}" for k in range(top) for what in ("feature", "share"))]
 
     def parts() -> Iterator[Part]:
-        for part in judged(detector, rows):
-            seen.add(part.numbers, part.rows, part.surprise)
+        for part in judged(detector, rows, truth):
+            seen.add(part.numbers, part.rows, part.surprise, part.truth)
             yield part
 
     lines = (_numbers(detector, part, top) for part in counting(out, "scores", parts(), len(rows)))
@@ -175,13 +181,15 @@ def _numbers(detector: AnomalyDetector, part: Part, top: int) -> Array:
     import numpy as np
 
     from diabolo.applications import ensemble
+    from diabolo.report.verdicts import by_column
 
     out = np.empty((len(part), len(_COLUMNS) + 2 * top))
     out[:, 0], out[:, 1] = part.numbers, part.surprise
     out[:, 2] = detector.calibration_.p_value(part.surprise)
     out[:, 3] = part.surprise > detector.threshold_
     if top:
-        shares = ensemble.shares(detector.members, part.rows) / part.surprise[:, None]
+        parts = by_column(detector, ensemble.shares(detector.members, part.rows))
+        shares = parts / part.surprise[:, None]
         most = np.argsort(-shares, axis=1, kind="stable")[:, :top]
         out[:, 4::2], out[:, 5::2] = most, np.take_along_axis(shares, most, axis=1)
     return out

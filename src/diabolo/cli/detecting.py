@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diabolo.applications import AnomalyDetector, AnomalyMap
-    from diabolo.data import Dataset, Source
     from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
@@ -42,6 +42,7 @@ NormalValue = Annotated[
     ),
 ]
 
+_CODED = 8192  # rows of a mixed table that are judged at a time
 _NORMAL = frozenset({"0", "false", "no", "normal", "inlier", "good", "ok"})
 _ANOMALY = frozenset({"1", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier", "bad", "defect"})
 
@@ -53,20 +54,12 @@ def load_detector(path: Path) -> AnomalyDetector:
     ------
     ModelFileError
         When there is no such file, or it is anything but a detector of diabolo.
-    InvalidDataError
-        When it is one of tables of mixed columns, which are given as frames.
     """
     from diabolo.applications import AnomalyDetector
     from diabolo.persistence import DETECTOR
 
     _check_format(path, DETECTOR.format)
-    detector = AnomalyDetector.load(path)
-    if detector.encoder_ is not None:
-        raise InvalidDataError(
-            f"MODEL must be a detector of columns of numbers here; got {path}, one of a table of mixed "
-            "columns. Load it with AnomalyDetector.load and give it frames."
-        )
-    return detector
+    return AnomalyDetector.load(path)
 
 
 def load_map(path: Path) -> AnomalyMap:
@@ -192,24 +185,41 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows (k, n_features) as the detector takes them, their numbers (k,) and surprises (k,)."""
+    """Some rows as members take them (k, values), their numbers, surprises and, where known, labels (k,)."""
 
     numbers: NDArray[np.int64]
     rows: Array
     surprise: Doubles
+    truth: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def judged(detector: AnomalyDetector, rows: Array | Source) -> Iterator[Part]:
-    """Judge rows, or a source of them, part by part; a row is named by its number in these, from 0."""
+def judged(detector: AnomalyDetector, rows: Any, truth: NDArray[np.bool_] | None = None) -> Iterator[Part]:
+    """Judge rows, a frame, or a source of them, part by part; a row is named by its number in these.
+
+    ``truth`` (n,) says which of them are labelled anomalies; its rows have the same numbers.
+    """
+    from diabolo.applications import ensemble
+
+    for numbers, part in _parts(detector, rows):
+        known = None if truth is None else truth[numbers]
+        yield Part(numbers, part, ensemble.surprise(detector.members, part), known)
+
+
+def _parts(detector: AnomalyDetector, rows: Any) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """Return rows in parts as the members take them, with their numbers."""
     import numpy as np
 
-    from diabolo.applications import ensemble
     from diabolo.data import ArraySource
     from diabolo.data.opening import View
 
+    if detector.encoder_ is not None:
+        coded = detector._check(rows, reset=False)
+        for numbers in np.array_split(np.arange(len(coded)), -(-len(coded) // _CODED)):
+            yield numbers, coded[numbers]
+        return
     source = ArraySource(rows) if isinstance(rows, np.ndarray) else rows
     passed: list[NDArray[np.int64]] = []  # chunks are read ahead; some of a source may be left out
 
@@ -223,7 +233,7 @@ def judged(detector: AnomalyDetector, rows: Array | Source) -> Iterator[Part]:
         while len(passed[0]) < len(part):
             passed[:2] = [np.concatenate(passed[:2])]
         numbers, passed[0] = passed[0][: len(part)], passed[0][len(part) :]
-        yield Part(numbers, part, ensemble.surprise(detector.members, part))
+        yield numbers, part
 
 
 def about(detector: AnomalyDetector) -> dict[str, Any]:
@@ -240,6 +250,7 @@ def about(detector: AnomalyDetector) -> dict[str, Any]:
         ],
         "folds": len(detector.members_),
         "sample_shape": detector.sample_shape_,
+        "kinds": None if detector.encoder_ is None else detector.encoder_.kinds_,
         "n_held_out": len(scores),
         "threshold": detector.threshold_,
         "held_out_rate": float((scores > detector.threshold_).mean()),
@@ -255,7 +266,12 @@ def told(found: dict[str, Any]) -> list[tuple[str, str]]:
     held_out = f"{found['n_held_out']:,}" + (
         f", each judged by one of {folds} folds that had not seen it" if folds > 1 else ""
     )
+    columns = []
+    if found["kinds"] is not None:
+        counts = Counter(found["kinds"].values())
+        columns = [("columns", ", ".join(f"{n} {kind}" for kind, n in counts.items()))]
     return [
+        *columns,
         ("members", f"{len(members)}" + (f", in {folds} folds" if folds > 1 else "") + f": {what}"),
         ("parameters", f"{sum(one['parameters'] for one in members):,}"),
         ("held-out rows", held_out),
@@ -314,36 +330,25 @@ def print_labels(to: Console, found: Mapping[str, Any]) -> None:
     )
 
 
-def refuse_labels(out: Output, source: SourceOptions, normal: str | None) -> None:
-    """Say that labels of data that are read piece by piece are not looked at."""
-    if normal is not None:
-        raise InvalidParameterError(
-            f"--normal must be left out where DATA is read piece by piece; got {normal!r}. Give --no-stream, "
-            "or a file with these rows only."
-        )
-    if source.label is not None:
-        out.note(f"the labels in {source.label!r} are not looked at: DATA is read piece by piece")
-
-
 def labelled(
-    out: Output, dataset: Dataset, source: SourceOptions, normal: str | None
+    out: Output, y: Array | None, y_test: Array | None, name: str, source: SourceOptions, normal: str | None
 ) -> list[NDArray[np.bool_]] | None:
-    """Return which rows of X, and of X_test where there is one, are labelled anomalies."""
-    if dataset.y is None:
+    """Return which rows with the labels y, and y_test where there are such, are anomalies."""
+    if y is None:
         if normal is not None:
             raise InvalidParameterError(
-                f"--normal must go with labels; got {normal!r} and {dataset.name} without any. Name their "
+                f"--normal must go with labels; got {normal!r} and {name} without any. Name their "
                 "column with --label."
             )
         return None
     if source.label is None and normal is None:
-        out.note(f"the labels of {dataset.name} are not looked at; --normal VALUE says which mean normal")
+        out.note(f"the labels of {name} are not looked at; --normal VALUE says which mean normal")
         return None
     import numpy as np
 
-    parts = [dataset.y] if dataset.y_test is None else [dataset.y, dataset.y_test]
+    parts = [y] if y_test is None else [y, y_test]
     found = anomalies(np.concatenate(parts), normal)
-    return [found[: len(dataset.y)], found[len(dataset.y) :]][: len(parts)]
+    return [found[: len(y)], found[len(y) :]][: len(parts)]
 
 
 def note_one_sided(out: Output, seen: Judged | None) -> None:

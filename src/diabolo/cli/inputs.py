@@ -94,17 +94,22 @@ def check_fits(
     out: Output, estimator: Autoencoder, name: str, sample_shape: tuple[int, ...], left_out: Sequence[str]
 ) -> None:
     """Say which columns are left out, and raise where samples have another number of values."""
-    if left_out:
-        s, are = ("s", "are") if len(left_out) > 1 else ("", "is")
-        out.note(
-            f"{name}: column{s} {quoted(left_out)} {are} not among the model's features and {are} left out"
-        )
+    note_left_out(out, name, left_out)
     if prod(sample_shape) != estimator.n_features_in_:
         shapes = [" x ".join(map(str, shape)) for shape in (estimator.sample_shape_, sample_shape)]
         hint = "; a table's column of labels is named with --label" if len(sample_shape) == 1 else ""
         raise InvalidDataError(
             f"DATA must hold samples of {shapes[0]} values, as the model was trained on; got {shapes[1]}. "
             f"Give such data, or another model{hint}."
+        )
+
+
+def note_left_out(out: Output, name: str, left_out: Sequence[str]) -> None:
+    """Say which columns a model does not know."""
+    if left_out:
+        s, are = ("s", "are") if len(left_out) > 1 else ("", "is")
+        out.note(
+            f"{name}: column{s} {quoted(left_out)} {are} not among the model's features and {are} left out"
         )
 
 

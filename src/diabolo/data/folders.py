@@ -33,7 +33,7 @@ class ImageFolderSource(Chunked):
     Parameters
     ----------
     folder : str or Path
-        As ``load`` takes it; classes, told by sub-folders, play no part.
+        As ``load`` takes it; classes, told by sub-folders, are its ``labels()``.
     image_size : tuple (height, width) of int, optional
         In pixels: pictures are resized to it. Without it they must have one size.
     broken : {"refuse", "skip"}, default="refuse"
@@ -60,7 +60,7 @@ class ImageFolderSource(Chunked):
     ) -> None:
         self.skips = check_name("broken", broken, BROKEN) == "skip"
         self._skipped: dict[Path, None] = {}
-        self._paths, _ = find_images(Path(folder))
+        self._paths, self._classes = find_images(Path(folder))
         if not self._paths:
             raise DataFileError(f"{folder} must hold pictures; got none. Give the path of another folder.")
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -85,6 +85,10 @@ class ImageFolderSource(Chunked):
     def skipped(self) -> tuple[Path, ...]:
         """The pictures that were left out so far, because they could not be read."""
         return tuple(self._skipped)
+
+    def labels(self) -> Array | None:
+        """Return the class (n,) of each picture, the name of its sub-folder; None without sub-folders."""
+        return None if self._classes is None else np.array(self._classes)
 
     def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
         """Return every picture once, some at a time, with their numbers; shuffled one by one."""

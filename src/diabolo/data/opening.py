@@ -157,6 +157,12 @@ class View(Chunked):
         """The names of the columns, where they have some."""
         return self._source.feature_names
 
+    def labels(self) -> Array | None:
+        """Return the labels (n,) of these rows, where the other source has some."""
+        read: Callable[[], Array | None] | None = getattr(self._source, "labels", None)
+        found = None if read is None else read()
+        return None if found is None else np.delete(found, self._without)
+
     def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
         """Return every sample once, in the pieces of the other source, with the new numbers of their rows."""
         for numbers, rows in self._source.chunks(generator):

@@ -12,7 +12,7 @@ from diabolo.data.chunks import gone, in_turns, still_there
 from diabolo.data.dataset import Array, chosen
 from diabolo.data.files import opened, parsing
 from diabolo.data.sources import Chunk, Chunked
-from diabolo.data.tables import arrow_numbers, feature_columns
+from diabolo.data.tables import arrow_labels, arrow_numbers, feature_columns
 from diabolo.errors import DataFileError, MissingExtraError
 
 _ROWS = 8192  # rows of a chunk
@@ -76,6 +76,7 @@ class ParquetSource(Chunked):
         self._path = Path(path)
         self._n, schema = _about(self._path)
         names, features, _ = feature_columns(schema, label, self._path)
+        self._label = label
         features, self.left_out = chosen(features, names, columns, str(self._path))
         self._names = tuple(names[i] for i in features)
         if not self._n or not self._names:
@@ -96,6 +97,16 @@ class ParquetSource(Chunked):
     def feature_names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return self._names
+
+    def labels(self) -> Array | None:
+        """Return the labels (n,), of one pass over their column; None where it was not named."""
+        if self._label is None:
+            return None
+        with parsing(self._path, "a Parquet file"), still_there(self._path), self._open() as file:
+            column = file.read(columns=[self._label], use_threads=False).column(0)
+        if len(column) != self._n:
+            raise gone(self._path, "has other rows or columns")
+        return arrow_labels(column, self._label, 0, self._path)
 
     def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
         """Return every sample once, some thousand rows at a time, with their numbers."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from diabolo.data.arrays import read_npy
 from diabolo.data.chunks import in_turns
-from diabolo.data.dataset import Dataset
+from diabolo.data.dataset import Array, Dataset
 from diabolo.data.files import system_errors
 from diabolo.data.folders import BROKEN
 from diabolo.data.images import natural
@@ -208,6 +208,14 @@ class ShardSource(Chunked):
     def skipped(self) -> tuple[Path, ...]:
         """The shards that were left out so far, because they could not be read."""
         return tuple(self._skipped)
+
+    def labels(self) -> Array | None:
+        """Return the labels (n,) of all shards; None where their column was not named."""
+        if self._label is None:
+            return None
+        return np.concatenate(
+            [shard.labels() for shard in self._shards.values() if isinstance(shard, ParquetSource)]
+        )
 
     def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
         """Return every sample once, in the pieces of the shards, with their numbers in the whole."""

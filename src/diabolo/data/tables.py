@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +12,16 @@ import numpy as np
 
 from diabolo.data.dataset import Array, Dataset, chosen, samples
 from diabolo.data.files import opened, parsing
+from diabolo.data.text import by_blocks, head_of, no_row, parse, refuse_nameless, refuse_twins, text_table
 from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
 from diabolo.names import did_you_mean
 
 if TYPE_CHECKING:
     from _csv import Reader
 
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?"})
-_BLOCK = 10_000  # rows parsed at a time: text takes some ten times the memory of its numbers
-_SNIFFED = 20  # rows that the separator is judged by
+
+class NotNumbersError(DataFileError):
+    """A cell of a feature is not a number; ``columns.read_columns`` reads such tables."""
 
 
 def read_csv(path: Path, label: str | None = None, columns: Sequence[str] | None = None) -> Dataset:
@@ -53,63 +52,32 @@ def read_csv(path: Path, label: str | None = None, columns: Sequence[str] | None
     InvalidParameterError
         When no column is called ``label``.
     """
-    with opened(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        try:
-            return _read_text_table(text, path, label, columns)
-        except UnicodeDecodeError as error:
-            raise DataFileError(
-                f"{path} must be text in UTF-8; got other bytes at position {error.start}. "
-                "Save it as UTF-8, or give it the suffix of its true kind."
-            ) from error
-        except csv.Error as error:
-            raise DataFileError(
-                f"{path} must be a table as text; got one that the parser refuses ({error}). "
-                "Check its quotes and its separators."
-            ) from error
-        finally:
-            text.detach()  # the stream is closed by who opened it
+    with text_table(path) as text:
+        return _read_text_table(text, path, label, columns)
 
 
 def _read_text_table(
     text: io.TextIOWrapper, path: Path, label: str | None, columns: Sequence[str] | None
 ) -> Dataset:
     """Return the data set in ``text``."""
-    delimiter = _delimiter(text)
-    text.seek(0)
-    reader = csv.reader(text, delimiter=delimiter)
-    first = next((row for row in reader if row), None)
-    if first is None:
-        raise DataFileError(f"{path} must hold data; got blank lines alone. Fetch or write it again.")
-    cells = [cell.strip() for cell in first]
-    has_names = not any(_is_number(cell) for cell in cells) and not all(_is_missing(c) for c in cells)
-    names = cells if has_names else [f"column_{i}" for i in range(1, len(cells) + 1)]
-    _refuse_twins(names, path)
-    label_at = _label_at(names, label, path)
+    head = head_of(text, path)
+    names, has_names = head.names, head.has_names
+    label_at = find_label(names, label, path)
     features = [i for i in range(len(names)) if i != label_at]
     features, left_out = chosen(features, names, columns if has_names else None, str(path))
-    before = reader.line_num if has_names else 0
 
     # numpy's parser is three times as fast, but it stops at a missing cell and cannot say where.
-    table = _all_numbers(text, delimiter, before, len(names), label_at)
+    table = _all_numbers(text, head.delimiter, head.before, len(names), label_at)
     if table is not None:
         X = table if features == list(range(len(names))) else table[:, features]
         y = None if label_at is None else _whole(table[:, label_at].copy())
     else:
-        text.seek(0)
-        reader = csv.reader(text, delimiter=delimiter)
-        if has_names:
-            next(row for row in reader if row)
-        X, y = _cell_by_cell(reader, names, features, label_at, path)
+        X, y = _cell_by_cell(head.rows(text), names, features, label_at, path)
 
     kept = [names[i] for i in features]
-    if has_names and kept and not kept[0] and _counts_rows(X[:, 0]):
+    if has_names and kept and not kept[0] and counts_rows(X[:, 0]):
         X, kept = np.ascontiguousarray(X[:, 1:]), kept[1:]
-    if "" in kept:
-        raise DataFileError(
-            f"Every column of {path} must have a name; got none for column {names.index('') + 1}. "
-            "Name it, or leave the column out."
-        )
+    refuse_nameless(kept, names, path)
     return _table(X, y, kept if has_names else None, path, left_out)
 
 
@@ -136,95 +104,36 @@ def _cell_by_cell(
     reader: Reader, names: Sequence[str], features: Sequence[int], label_at: int | None, path: Path
 ) -> tuple[Array, Array | None]:
     """Return X and y of the rows in ``reader``, with NaN for missing cells; errors name row and column."""
-    filled = (row for row in reader if row)
     blocks: list[Array] = []
     marks: list[str] = []
     n = 0
-    while True:
-        rows: list[list[str]] = []
-        lines: list[int] = []
-        for row in islice(filled, _BLOCK):
-            if len(row) != len(names):
-                raise DataFileError(
-                    f"Every row of {path} must have {len(names)} cells, as the first has; "
-                    f"got {len(row)} in line {reader.line_num}. Check the quotes and separators of that line."
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
-        if not rows:
-            break
-        columns = list(zip(*rows, strict=True))
-        block = np.empty((len(rows), len(features)))
+    for columns, lines in by_blocks(reader, len(names), path):
+        block = np.empty((len(lines), len(features)))
         for k, i in enumerate(features):
-            values, bad = _parse(columns[i])
+            values, bad = parse(columns[i])
             if bad is not None:
-                raise _not_a_number(names[i], i, columns[i][bad], f"{n + bad + 1} (line {lines[bad]})", path)
+                raise not_a_number(names[i], i, columns[i][bad], f"{n + bad + 1} (line {lines[bad]})", path)
             block[:, k] = values
         blocks.append(block)
         if label_at is not None:
             marks += columns[label_at]
-        n += len(rows)
-    if not n:
-        raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
-    return np.concatenate(blocks), None if label_at is None else _as_labels(marks)
+        n += len(lines)
+    return np.concatenate(blocks), None if label_at is None else as_labels(marks)
 
 
-def _delimiter(text: Iterable[str]) -> str:
-    """Return the separator that cuts the first rows into the same number of cells, more than one.
-
-    Comma comes last: "1,5;2,5" is cut evenly by both, and only the semicolon is meant.
-    """
-    head = list(islice(text, _SNIFFED))
-    for delimiter in "\t;,":
-        widths = {len(row) for row in csv.reader(head, delimiter=delimiter) if row}
-        if len(widths) == 1 and widths != {1}:
-            return delimiter
-    # Rows of different lengths: take the one that cuts the first row, so the error can name the line.
-    first = next((line for line in head if line.strip()), "")
-    return max(",;\t", key=first.count)
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.strip().casefold() in MISSING
-
-
-def _is_number(cell: str) -> bool:
-    return not _is_missing(cell) and _parse([cell])[1] is None
-
-
-def _parse(cells: Sequence[str]) -> tuple[Array, int | None]:
-    """Return the numbers in ``cells``, or the position of the first cell that is none."""
-    plain = "_" not in "".join(cells)  # Python reads 1_000 as a number; a table does not mean it
-    if plain:
-        try:
-            return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells)), None
-        except ValueError:
-            pass  # a missing cell or a word: find it below
-    values = np.full(len(cells), math.nan)
-    for i, cell in enumerate(cells):
-        if not _is_missing(cell):
-            try:
-                if "_" in cell:
-                    return values, i
-                values[i] = float(cell)
-            except ValueError:
-                return values, i
-    return values, None
-
-
-def _counts_rows(column: Array) -> bool:
+def counts_rows(column: Array) -> bool:
     """Return whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
     return column[0] in (0, 1) and np.array_equal(column, np.arange(len(column)) + column[0])
 
 
-def _as_labels(cells: Sequence[str]) -> Array:
+def as_labels(cells: Sequence[str]) -> Array:
     """Return labels as int64 if all are whole numbers, else float64 if all are numbers, else strings."""
     if not any("_" in cell for cell in cells):
         try:
             return np.array([int(cell) for cell in cells], dtype=np.int64)
         except (ValueError, OverflowError):
             pass
-    values, bad = _parse(cells)
+    values, bad = parse(cells)
     return _whole(values) if bad is None else np.array([cell.strip() for cell in cells], dtype=np.str_)
 
 
@@ -234,26 +143,17 @@ def _whole(values: Array) -> Array:
     return values.astype(np.int64) if exact else values
 
 
-def _not_a_number(name: str, position: int, value: object, row: str, path: Path) -> DataFileError:
+def not_a_number(name: str, position: int, value: object, row: str, path: Path) -> NotNumbersError:
     """Return the error for a feature's cell that is not a number; ``row`` counts from 1."""
     hint = f"label={name!r} makes it the labels; otherwise encode" if name else "Encode"
     shown = value if not isinstance(value, str) or len(value) <= 40 else value[:37] + "..."
-    return DataFileError(
+    return NotNumbersError(
         f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in row {row}. "
         f"{hint} the column as numbers or leave it out."
     )
 
 
-def _refuse_twins(names: Sequence[str], path: Path) -> None:
-    """Raise when two columns have one name."""
-    twin = next((name for i, name in enumerate(names) if name and name in names[:i]), None)
-    if twin is not None:
-        raise DataFileError(
-            f"Names of columns in {path} must differ; got {twin!r} twice. Rename one of them."
-        )
-
-
-def _label_at(names: Sequence[str], label: str | None, path: Path) -> int | None:
+def find_label(names: Sequence[str], label: str | None, path: Path) -> int | None:
     """Return the position of the column called ``label``, None when no label is asked for."""
     if label is None:
         return None
@@ -318,13 +218,13 @@ def read_parquet(path: Path, label: str | None = None, columns: Sequence[str] | 
     names, features, label_at = feature_columns(table.schema, label, path)
     features, left_out = chosen(features, names, columns, str(path))
     if table.num_rows == 0:
-        raise DataFileError(f"{path} must hold a row of data; got the names of its columns alone. Add rows.")
+        raise no_row(path)
 
     numbers = [arrow_numbers(table.column(i), names[i], i, path) for i in features]
     X = np.empty((table.num_rows, len(numbers)), dtype=np.result_type(*numbers) if numbers else np.float64)
     for k, column in enumerate(numbers):
         X[:, k] = column
-    y = None if label_at is None else _arrow_labels(table.column(label_at), names[label_at], label_at, path)
+    y = None if label_at is None else arrow_labels(table.column(label_at), names[label_at], label_at, path)
     return _table(X, y, [names[i] for i in features], path, left_out)
 
 
@@ -336,8 +236,8 @@ def feature_columns(schema: Any, label: str | None, path: Path) -> tuple[list[st
     stored = (schema.pandas_metadata or {}).get("index_columns", [])
     index = {name for name in stored if isinstance(name, str)} - {label}
     names: list[str] = list(schema.names)
-    _refuse_twins(names, path)
-    label_at = _label_at(names, label, path)
+    refuse_twins(names, path)
+    label_at = find_label(names, label, path)
     return names, [i for i, name in enumerate(names) if i != label_at and name not in index], label_at
 
 
@@ -345,20 +245,20 @@ def arrow_numbers(column: Any, name: str, position: int, path: Path, start: int 
     """Return a column of Arrow as numbers, nulls as NaN; its first cell is in the row ``start``."""
     import pyarrow as pa
 
-    column = _plain(column)
+    column = plain_arrow(column)
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         cells = [cell or "" for cell in column.to_pylist()]
-        values, bad = _parse(cells)
+        values, bad = parse(cells)
         if bad is not None:
-            raise _not_a_number(name, position, cells[bad], str(start + bad + 1), path)
+            raise not_a_number(name, position, cells[bad], str(start + bad + 1), path)
         return values
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         if not (pa.types.is_decimal(kind) or pa.types.is_null(kind)):
             first = next((i for i, cell in enumerate(column) if cell.is_valid), 0)
-            raise _not_a_number(name, position, column[first].as_py(), str(start + first + 1), path)
+            raise not_a_number(name, position, column[first].as_py(), str(start + first + 1), path)
         column = column.cast(pa.float64())
     if column.null_count:
         column = column.cast(pa.float64(), safe=False)
@@ -366,17 +266,17 @@ def arrow_numbers(column: Any, name: str, position: int, path: Path, start: int 
     return array
 
 
-def _arrow_labels(column: Any, name: str, position: int, path: Path) -> Array:
+def arrow_labels(column: Any, name: str, position: int, path: Path) -> Array:
     """Return a column of Arrow as labels: numbers if its type is numeric, else strings."""
     import pyarrow as pa
 
-    column = _plain(column)
+    column = plain_arrow(column)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return np.array([cell or "" for cell in column.to_pylist()], dtype=np.str_)
     return arrow_numbers(column, name, position, path)
 
 
-def _plain(column: Any) -> Any:
+def plain_arrow(column: Any) -> Any:
     """Return a dictionary-encoded column (a pandas categorical) as one of plain values."""
     import pyarrow as pa
 

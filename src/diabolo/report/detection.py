@@ -17,8 +17,9 @@ from diabolo.report import detection_plots as plots
 from diabolo.report.compare import format_value
 from diabolo.report.page import footer, write_whole
 from diabolo.report.pictures import SampleView, labelled_rows, montage, to_pixels
+from diabolo.report.plots import short
 from diabolo.report.theme import cards, figure, section, table
-from diabolo.report.verdicts import Judged, one_sided
+from diabolo.report.verdicts import Judged, by_column, one_sided
 
 Array = NDArray[Any]
 
@@ -198,7 +199,7 @@ def _rows(detector: Any, judged: Judged) -> str:
     rows = judged.rows
     if rows is None:
         return ""
-    parts = shares(detector.members, rows)
+    parts = by_column(detector, shares(detector.members, rows))
     p_values = detector.calibration_.p_value(judged.surprises)
     titles = []
     for i, (number, surprise, p) in enumerate(zip(judged.numbers, judged.surprises, p_values, strict=True)):
@@ -215,14 +216,24 @@ def _rows(detector: Any, judged: Judged) -> str:
     names = [str(name) for name in getattr(detector, "feature_names_in_", [])]
     names = names or [f"x{k}" for k in range(rows.shape[1])]
     panels = []
-    for values, part in zip(rows, parts, strict=True):
+    shown = rows if judged.cells is None else judged.cells(judged.numbers)
+    for values, part in zip(shown, parts, strict=True):
         order = np.argsort(-part, kind="stable")[:_FEATURES]
         total = float(part.sum()) or 1.0
-        panels.append([(names[k], format_value(float(values[k])), float(part[k]) / total) for k in order])
+        panels.append([(names[k], _cell(values[k]), float(part[k]) / total) for k in order])
     told = (
         "Each feature's share of the row's surprise, the largest ones; in grey its value. Rows count from 0."
     )
     return figure(plots.explanations(titles, panels), told)
+
+
+def _cell(value: Any) -> str:
+    """Return the value of a feature as a person reads it."""
+    if value is None or value != value:
+        return "missing"
+    if isinstance(value, (str, bool, np.bool_)):
+        return short(str(value), 20)
+    return format_value(float(value))
 
 
 def _images(view: SampleView, rows: Array, parts: Array, titles: list[str]) -> str:

@@ -14,6 +14,7 @@ from diabolo.report.theme import INK, MUTED, SERIES
 
 Floats = NDArray[np.floating[Any]]
 _BINS = 44
+_WIDTH = 145  # per cent: a full bar, its share and the value beside it
 _NORMAL, _ANOMALY, _HELD_OUT = SERIES[0], SERIES[1], MUTED
 
 
@@ -30,25 +31,46 @@ def surprises(held_out: Floats, groups: Mapping[str, Floats], threshold: float) 
     edges = np.geomspace(low, high * (1 + 1e-9), _BINS)
     with canvas(960, 330, "histogram of surprises") as (drawing, out):
         axes = drawing.add_subplot()
-        for (name, values), color in zip(groups.items(), (_NORMAL, _ANOMALY), strict=False):
-            if len(values):
-                axes.hist(values, bins=edges, weights=_shares(values), color=color, alpha=0.5, label=name)
-        look = {"histtype": "step", "linewidth": 1.8, "color": _HELD_OUT}
-        axes.hist(held_out, bins=edges, weights=_shares(held_out), label="held-out rows of the fit", **look)
-        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
+        _histogram(axes, edges, held_out, groups, threshold, "rows")
         axes.set_xscale("log")
         plain_ticks(axes.xaxis)
         axes.set_xlabel("surprise of a row; 1 is typical of a normal one")
-        axes.set_ylabel("rows of a bin, %")
-        axes.legend()
     return out[0]
+
+
+def scores_of_images(held_out: Floats, groups: Mapping[str, Floats], threshold: float) -> str:
+    """Draw the same of the scores of images, which may be negative."""
+    every = np.concatenate([held_out, *groups.values(), [threshold]])
+    low, high = float(every.min()), float(every.max())
+    if not high > low:
+        low, high = low - 1, high + 1
+    with canvas(960, 330, "histogram of scores") as (drawing, out):
+        axes = drawing.add_subplot()
+        _histogram(axes, np.linspace(low, high, _BINS), held_out, groups, threshold, "images")
+        axes.set_xlabel("score of an image")
+    return out[0]
+
+
+def _histogram(
+    axes: Any, edges: Floats, held_out: Floats, groups: Mapping[str, Floats], threshold: float, what: str
+) -> None:
+    for (name, values), color in zip(groups.items(), (_NORMAL, _ANOMALY), strict=False):
+        if len(values):
+            axes.hist(values, bins=edges, weights=_shares(values), color=color, alpha=0.5, label=name)
+    look = {"histtype": "step", "linewidth": 1.8, "color": _HELD_OUT}
+    axes.hist(held_out, bins=edges, weights=_shares(held_out), label=f"held-out {what} of the fit", **look)
+    axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
+    axes.set_ylabel(f"{what} of a bin, %")
+    axes.legend()
 
 
 def _shares(values: Floats) -> Floats:
     return np.full(len(values), 100.0 / max(1, len(values)))
 
 
-def curves(truth: NDArray[np.bool_], scores: Mapping[str, Floats], mark: tuple[float, float]) -> str:
+def curves(
+    truth: NDArray[np.bool_], scores: Mapping[str, Floats], mark: tuple[float, float], what: str = "rows"
+) -> str:
     """Draw ROC and precision-recall curves.
 
     Parameters
@@ -59,6 +81,8 @@ def curves(truth: NDArray[np.bool_], scores: Mapping[str, Floats], mark: tuple[f
         Higher = more anomalous, by detector, ours first.
     mark : tuple of float
         Share of normal rows and of anomalies that ours flags at its threshold.
+    what : str
+        Is judged, for the axes.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -78,10 +102,10 @@ def curves(truth: NDArray[np.bool_], scores: Mapping[str, Floats], mark: tuple[f
             right.plot([found], [found * truth.sum() / flagged], "o", color=INK, markersize=6)
         left.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         right.axhline(truth.mean(), color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="by chance")
-        left.set_xlabel("share of normal rows flagged")
+        left.set_xlabel(f"share of normal {what} flagged")
         left.set_ylabel("share of anomalies found")
         right.set_xlabel("share of anomalies found")
-        right.set_ylabel("share of flagged rows that are anomalies")
+        right.set_ylabel(f"share of flagged {what} that are anomalies")
         for axes, title in ((left, "ROC"), (right, "precision and recall")):
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.04)
@@ -106,10 +130,10 @@ def explanations(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, str
             axes.barh(y, [100 * share for _, _, share in panel], color=_ANOMALY, height=0.62, alpha=0.8)
             for k, (_, value, share) in enumerate(panel):
                 axes.text(100 * share + 1.2, k, f"{100 * share:.0f} %", va="center", fontsize=10, color=INK)
-                axes.text(100, k, value, va="center", ha="right", fontsize=10, color=MUTED)
+                axes.text(_WIDTH, k, value, va="center", ha="right", fontsize=10, color=MUTED)
             axes.set_yticks(y, [short(name, 26) for name, _, _ in panel])
             axes.set_ylim(most - 0.4, -0.6)
-            axes.set_xlim(0, 101)
+            axes.set_xlim(0, _WIDTH)
             axes.set_xticks([])
             axes.spines["bottom"].set_visible(False)
             axes.grid(visible=False)

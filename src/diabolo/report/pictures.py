@@ -98,6 +98,27 @@ def montage(tiles: NDArray[np.uint8], columns: int, label: str, side: int = SIDE
     )
 
 
+def picture(pixels: NDArray[np.uint8], label: str, side: int = 440) -> str:
+    """Return an <img> of RGB pixels (height, width, 3) as wide as its place; larger ones are reduced.
+
+    ``side`` is the most pixels that are kept along either axis; ``label`` is plain text.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("a report with images", "pillow", "report") from error
+    drawn = Image.fromarray(pixels)
+    drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    smooth = "" if max(drawn.size) < 200 else ";image-rendering:auto"
+    return (
+        f'<img class="pixels" alt="{escape(label)}" style="width:100%{smooth}" '
+        f'src="data:image/png;base64,{data}">'
+    )
+
+
 def _limited(tiles: NDArray[np.uint8], largest: int) -> tuple[NDArray[np.uint8], int, int]:
     """Take every k-th pixel of tiles larger than the page would show."""
     step = max(1, math.ceil(max(tiles.shape[1:3]) / largest))

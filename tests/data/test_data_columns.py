@@ -1,0 +1,142 @@
+"""Columns of any kind: what is a number, a truth value, text or missing, in text tables and in Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diabolo.data.columns import column_names, is_table, read_columns
+from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError
+
+TEXT = """\
+age, job ,fit,code,none,label
+31, clerk,true,7,,a
+?,clerk,False,8,NA,b
+40.5,NA,TRUE,A1,,a
+12,smith,,9,null,b
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("block", [1, 2, 10_000])
+def test_cells_say_what_a_column_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("diabolo.data.text.BLOCK", block)
+    found = read_columns(write(tmp_path / "t.csv", TEXT), "label")
+    assert list(found.features) == ["age", "job", "fit", "code", "none"]
+    np.testing.assert_array_equal(found.features["age"], [31, np.nan, 40.5, 12])
+    assert found.features["job"].tolist() == ["clerk", "clerk", None, "smith"]
+    assert found.features["fit"].tolist() == [True, False, True, None]
+    assert found.features["code"].tolist() == ["7", "8", "A1", "9"]
+    assert np.isnan(found.features["none"]).all()
+    assert found.odd == {"code": ("A1", 2)}
+    assert found.y is not None
+    assert found.y.tolist() == ["a", "b", "a", "b"]
+    assert len(found) == 4
+
+
+def test_columns_are_read_as_they_were_before(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "b,a\n7,1\n8,2\n")
+    found = read_columns(path, columns=["a", "b"], texts=["b"], numbers=["a"])
+    assert list(found.features) == ["a", "b"]
+    assert found.features["b"].tolist() == ["7", "8"]
+    write(path, "b,a,c\n7,1,0\n8,many,1\n")
+    with pytest.raises(DataFileError, match=r"'a'.* must hold numbers; got 'many' in row 2 \(line 3\)"):
+        read_columns(path, columns=["a", "b"], texts=["b"], numbers=["a"])
+    assert read_columns(path, columns=["a", "b"]).left_out == ("c",)
+    with pytest.raises(InvalidDataError, match="must have the column 'd'"):
+        read_columns(path, columns=["d"])
+
+
+def test_a_column_that_counts_the_rows_and_has_no_name_is_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ",a\n0,x\n1,y\n")
+    assert list(read_columns(path).features) == ["a"]
+    with pytest.raises(DataFileError, match="must have a name"):
+        read_columns(write(path, ",a\n5,x\n1,y\n"))
+
+
+def test_a_table_without_names_has_made_up_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "1,x\n2,y\n")
+    assert column_names(path, "column_1") == ["column_2"]
+    found = read_columns(path, "column_1")
+    assert found.features["column_2"].tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "got an empty file"),
+        ("a,b\n", "must hold a row of data"),
+        ("a,b\nx,1\ny\n", "must have 2 cells"),
+        ("label\nx\n", "must have a column of features"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "t.csv", text)
+    with pytest.raises(DataFileError, match=message):
+        read_columns(path, "label" if text.startswith("label") else None)
+
+
+def test_labels_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="Did you mean 'label'"):
+        read_columns(write(tmp_path / "t.csv", TEXT), "lable")
+
+
+# ------------------------------------------------------------------------------------------------ Parquet
+def test_parquet_files_say_the_same(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {
+        "age": pa.array([31, None, 40.5, 12]),
+        "job": pa.array(["clerk", "clerk", None, "smith"]).dictionary_encode(),
+        "fit": [True, False, True, None],
+        "code": ["7", "8", "A1", "9"],
+        "none": pa.nulls(4),
+        "label": ["a", "b", "a", "b"],
+    }
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "t.parquet")
+    pq.write_table(table.slice(0, 2), folder / "1.parquet")  # where "code" looks like numbers
+    pq.write_table(table.slice(2, 0), folder / "2.parquet")
+    pq.write_table(table.slice(2), folder / "3.parquet")
+    text = read_columns(write(tmp_path / "t.csv", TEXT.replace(" job ", "job")), "label")
+    for path in (tmp_path / "t.parquet", folder):
+        assert is_table(path)
+        assert column_names(path, "label") == list(text.features)
+        found = read_columns(path, "label")
+        for name, values in text.features.items():
+            np.testing.assert_array_equal(found.features[name], values)
+        assert found.y is not None
+        assert text.y is not None
+        assert found.y.tolist() == text.y.tolist()
+        assert found.odd == text.odd
+    forced = read_columns(tmp_path / "t.parquet", columns=["age", "fit"], texts=["age", "fit"])
+    assert forced.features["age"].tolist() == ["31", None, "40.5", "12"]
+    assert forced.features["fit"].tolist() == ["true", "false", "true", None]
+    with pytest.raises(DataFileError, match=r"'job'.* must hold numbers; got 'clerk' in row 1"):
+        read_columns(tmp_path / "t.parquet", numbers=["job"])
+
+
+def test_parquet_columns_of_other_types_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [1.0], "when": pa.array([0], pa.timestamp("s"))}), path)
+    with pytest.raises(DataFileError, match=r"'when'.* got the type timestamp"):
+        read_columns(path)
+    assert list(read_columns(path, columns=["a"]).features) == ["a"]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataFileError, match="must be a Parquet file"):
+        read_columns(path)
+    pq.write_table(pa.table({"a": pa.array([], pa.float64())}), path)
+    with pytest.raises(DataFileError, match="must hold a row"):
+        read_columns(path)
