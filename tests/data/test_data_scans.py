@@ -1,4 +1,5 @@
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pydicom.uid import (  # noqa: E402
     generate_uid,
 )
 
-from diabolo.data import find_scans, load, read_scan, write_map, write_mask  # noqa: E402
+from diabolo.data import Scan, find_scans, load, read_scan, write_map, write_mask  # noqa: E402
 from diabolo.errors import (  # noqa: E402
     DataFileError,
     InvalidDataError,
@@ -654,6 +655,107 @@ def test_a_header_that_cannot_be_written_again(tmp_path):
     with pytest.raises(DataFileError, match=r"got another in slice 1 \(.*Give a path that ends in \.nii"):
         write_mask(tmp_path / "mask", scan.voxels > 0, like=scan)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.dcm"]
+
+
+# -------------------------------------------------------------------------------- odd NIfTI files
+def patched(path, place, layout, *values):
+    """Write a NIfTI file with some bytes of its header replaced."""
+    content = bytearray(save(path, VOXELS).read_bytes())
+    struct.pack_into(layout, content, place, *values)
+    path.write_bytes(content)
+    return path
+
+
+def test_an_axis_longer_than_nifti_1_can_say(tmp_path):
+    for shape in ((1, 1, 40_000), (1, 40_000, 1)):
+        scan = Scan(np.zeros(shape, np.uint8), OBLIQUE, tmp_path)
+        mask = np.arange(40_000).reshape(shape) % 7 == 0
+        path = write_mask(tmp_path / "m.nii.gz", mask, like=scan)
+        assert isinstance(nibabel.load(path), nibabel.Nifti2Image)
+        again = read_scan(path)
+        np.testing.assert_array_equal(again.voxels, mask)
+        np.testing.assert_allclose(again.affine, OBLIQUE)
+        np.testing.assert_array_equal(
+            read_scan(write_mask(tmp_path / "n.nii", mask, like=again)).voxels, mask
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "layout", "values"),
+    [
+        (252, "<hhf", (1, 2, np.nan)),  # quaternions that are none, beside a good sform
+        (252, "<hhf", (1, 2, 5.0)),
+        (123, "<B", (255,)),  # units that are none
+    ],
+)
+def test_a_mask_lies_on_a_scan_with_a_damaged_second_geometry(tmp_path, place, layout, values):
+    scan = read_scan(patched(tmp_path / "a.nii", place, layout, *values))
+    np.testing.assert_allclose(scan.affine, OBLIQUE, rtol=1e-6)
+    image = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    np.testing.assert_allclose(image.affine, OBLIQUE, rtol=1e-6)
+    assert np.isfinite(image.header.get_qform()).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)]
+)
+def test_geometry_is_in_millimetres_whatever_the_file_s_unit(tmp_path, unit, millimetres):
+    image = nibabel.Nifti1Image(VOXELS, OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    np.testing.assert_allclose(scan.affine[:3], OBLIQUE[:3] * millimetres, rtol=1e-6)
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    assert mask.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(mask.affine, OBLIQUE, rtol=1e-6)
+
+
+AXES = {
+    "flipped": np.diag([-1.0, -1, -1, 1]),
+    "turned": np.array([[0, 0, 2.0, 0], [1, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 1]]),
+    "sheared": np.array([[2, 0.5, 0, 1], [0, 2, 0.3, 1], [0, 0, 3, 0], [0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_odd_axes_are_kept(tmp_path, axes):
+    scan = read_scan(save(tmp_path / "a.nii", VOXELS[..., None], AXES[axes]))
+    np.testing.assert_array_equal(scan.voxels, VOXELS.T)
+    np.testing.assert_allclose(scan.affine, AXES[axes], atol=1e-6)
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), VOXELS > 0)
+    np.testing.assert_allclose(mask.affine, AXES[axes], atol=1e-6)
+
+
+def test_no_geometry_at_all(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, None)
+    image.header["pixdim"][1:4] = 1.5, 2, 3
+    image.to_filename(tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    np.testing.assert_allclose(scan.spacing, (3, 2, 1.5))
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    assert mask.header["sform_code"] == mask.header["qform_code"] == 0
+    np.testing.assert_allclose(mask.affine, nibabel.load(tmp_path / "a.nii").affine)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf, 0.0])
+def test_a_slope_that_is_none_scales_nothing(tmp_path, slope):
+    scan = read_scan(patched(tmp_path / "a.nii", 112, "<f", slope))
+    np.testing.assert_array_equal(scan.voxels, VOXELS.T)
+    assert scan.voxels.dtype == np.int16
+
+
+@pytest.mark.parametrize("intercept", [np.nan, np.inf])
+def test_an_intercept_that_is_none(tmp_path, intercept):
+    with pytest.raises(DataFileError, match="invalid intercept"):
+        read_scan(patched(tmp_path / "a.nii", 112, "<ff", 2.0, intercept))
+
+
+def test_numbers_beyond_single_precision(tmp_path):
+    voxels = VOXELS.astype(np.float64)
+    voxels[1, 2, 3] = 1e300
+    with pytest.raises(DataFileError, match="must hold finite voxels; got 1 of 120"):
+        read_scan(save(tmp_path / "a.nii", voxels))
 
 
 @pytest.mark.data
