@@ -203,6 +203,17 @@ def test_the_promised_rate_is_kept_where_rows_are_few() -> None:
     assert 0.005 < np.mean(found) < rate + 2.576 * np.std(found) / np.sqrt(seeds)
 
 
+def test_rows_to_hold_out_can_be_given(rows: np.ndarray) -> None:
+    patients = np.repeat(np.arange(60), 10)
+    held_out = np.flatnonzero(patients >= 50)
+    one = detector().fit(rows, held_out=held_out[::-1])
+    assert np.array_equal(np.sort(-one.score_samples(rows[held_out])), one.calibration_.scores)
+    np.testing.assert_allclose(one.members[0].estimator._mean, rows[patients < 50].mean(0), rtol=1e-9)
+    for wrong in ([], [600], [-1], [3, 3], [0.5], np.arange(599), rows[:, 0] > 0, "all"):
+        with pytest.raises(InvalidParameterError, match=r"held_out must be numbers of rows from 0 to 599"):
+            detector().fit(rows, held_out=wrong)
+
+
 def test_p_values_and_verdicts_agree(fitted: AnomalyDetector, rows: np.ndarray) -> None:
     fresh = near_plane(500, np.random.default_rng(5)) * 1.5
     one = clone(fitted).fit(rows)
