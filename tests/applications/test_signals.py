@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
 
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector, SignalDetector
 from diabolo.applications.signals import _apart, cut, window_starts
-from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 
 BEAT = 40  # steps from beat to beat
 ABNORMAL = 22  # number of the beat that comes early and broad
@@ -99,6 +101,38 @@ class TestSeries:
         assert again.score_steps(beats(4)).tobytes() == fitted.score_steps(beats(4)).tobytes()
         assert again.detector_.threshold_ == fitted.detector_.threshold_
 
+    def test_rows_are_held_out_once(self, fitted):
+        """The threshold is that of the stretches, whose windows the members have not seen, and no others."""
+        series = beats(0)
+        windows, starts = cut(series, BEAT, 8)
+        training, held_out = _apart(starts, BEAT, 0.2)
+        judged = fitted.detector_
+        assert len(judged.members_) == 1
+        known = np.sort(-judged.score_samples(windows[held_out, 0]))
+        np.testing.assert_array_equal(judged.calibration_.scores, known)
+        offset = judged.members[0].estimator._mean
+        np.testing.assert_allclose(offset, windows[training, 0].mean(0), rtol=1e-9)
+        short = SignalDetector(detector=detector(calibration_fraction=0.1), window=BEAT, step=8).fit(series)
+        assert len(short.detector_.calibration_.scores) == pytest.approx(len(known) / 2, abs=5)
+
+    def test_one_warning_that_tells_how_many_windows_are_held_out(self):
+        with pytest.warns(CalibrationWarning, match="by 30 held-out rows") as said:
+            model = SignalDetector(detector=detector(false_alarm_rate=0.01), window=BEAT, step=8).fit(
+                beats(0, 30)
+            )
+        assert len(said) == 1
+        assert len(model.detector_.members_) == 1
+
+    def test_windows_set_apart_go_by_their_numbers(self):
+        series = beats(0)
+        series[60 * BEAT : 62 * BEAT] += 5 * np.random.default_rng(0).normal(size=2 * BEAT)
+        trimming = detector().set_params(trim=0.03)
+        model = SignalDetector(detector=trimming, window=BEAT, step=8).fit(series)
+        apart = model.starts(len(series))[model.detector_.set_apart_]
+        spoiled = (apart > 59 * BEAT) & (apart < 62 * BEAT)
+        assert spoiled.sum() >= 10
+        assert spoiled.mean() > 0.5
+
     def test_the_detector_given_stays_unfitted(self):
         given = detector()
         SignalDetector(detector=given, window=BEAT, step=BEAT).fit(beats(0))
@@ -146,7 +180,7 @@ class TestWindows:
     @pytest.mark.parametrize(("n", "window", "step"), [(2000, 50, 1), (3000, 40, 8), (5000, 30, 29)])
     def test_windows_held_out_share_nothing_with_those_trained_on(self, n, window, step):
         starts = window_starts(n, window, step)
-        training, held_out = _apart(starts, window)
+        training, held_out = _apart(starts, window, 0.2)
         assert np.abs(starts[training][:, None] - starts[held_out][None]).min() >= window
         assert len(held_out) / len(starts) == pytest.approx(0.2, abs=0.03)
         assert held_out[0] < len(starts) // 5  # spread over the whole
@@ -168,7 +202,29 @@ class TestRefusals:
         with pytest.raises(InvalidDataError, match=r"at least one window long.*several channels come as"):
             fitted.score_samples(beats(0)[:, None])
         with pytest.raises(InvalidDataError, match="series must be numbers"):
-            fitted.score_samples(["a", "b"])
+            fitted.score_samples(np.array(["a", "b"], dtype=object))
+        for wrong in (
+            ["a", "b"],
+            ["1", "2"],
+            beats(0) + 0j,
+            beats(0).astype("M8[s]"),
+            beats(0).astype("m8[s]"),
+        ):
+            with pytest.raises(
+                InvalidDataError, match=r"series must be real numbers; got the type .* two channels"
+            ):
+                fitted.score_samples(wrong)
+        with pytest.raises(InvalidDataError, match="series must have no masked values"):
+            fitted.score_samples(np.ma.masked_greater(beats(0), 0.9))
+        with pytest.raises(InvalidDataError, match=r"series must be a dense array; .* X.toarray"):
+            fitted.score_samples(sparse.csr_array(beats(0)[None]))
+        for several in ([beats(0), beats(0, 20)], [beats(0), both]):
+            with pytest.raises(
+                InvalidDataError, match=r"got parts of different shapes\. To learn from several"
+            ):
+                fitted.score_samples(several)
+        with pytest.raises(NotFittedError):
+            SignalDetector(window=BEAT).score_samples(beats(0))
         with pytest.raises(InvalidDataError, match="must have the shape"):
             fitted.score_samples(np.zeros((2, 3, 4)))
         with pytest.raises(InvalidDataError, match="long enough to hold out 5 stretches"):

@@ -13,7 +13,7 @@ from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterErro
 
 def test_exports():
     sources = ["ArraySource", "ImageFolderSource", "NpySource", "ParquetSource", "ShardSource", "Source"]
-    scans = ["Scan", "read_scan", "write_map", "write_mask"]
+    scans = ["Scan", "ScanPlace", "find_scans", "read_scan", "write_map", "write_mask"]
     assert set(diabolo.data.__all__) == {"Dataset", *sources, *scans, "known_names", "load", "open_source"}
 
 

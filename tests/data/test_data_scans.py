@@ -1,4 +1,5 @@
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.pixels.processing import apply_modality_lut, apply_presentation_lut  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     CTImageStorage,
     ExplicitVRBigEndian,
@@ -17,7 +19,7 @@ from pydicom.uid import (  # noqa: E402
     generate_uid,
 )
 
-from diabolo.data import load, read_scan, write_map, write_mask  # noqa: E402
+from diabolo.data import Scan, find_scans, load, read_scan, write_map, write_mask  # noqa: E402
 from diabolo.errors import (  # noqa: E402
     DataFileError,
     InvalidDataError,
@@ -505,6 +507,255 @@ def test_options_that_do_not_apply(tmp_path, series):
             load(source, image_size=(8, 8))
         with pytest.raises(InvalidParameterError, match="label must be left out"):
             load(source, label="y")
+
+
+# -------------------------------------------------------------------------------- many scans in one place
+UNPLACED = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+
+
+def test_loose_xrays_are_a_scan_each(tmp_path):
+    for k in range(3):  # of three patients; the fourth shares a series with the third
+        uids = {"SeriesInstanceUID": f"1.2.{k}", "StudyInstanceUID": f"1.3.{k}"}
+        slice_of(k, tmp_path, f"x{k}.dcm", **uids, **UNPLACED)
+    slice_of(3, tmp_path, "x10", SeriesInstanceUID="1.2.2", StudyInstanceUID="1.3.2", **UNPLACED)
+    (tmp_path / "README.txt").write_text("no picture")
+    found = find_scans(tmp_path)
+    assert [scan.name for scan in found] == ["x0", "x1", "x2", "x10"]
+    for k, scan in enumerate(found):
+        one = scan.read()
+        np.testing.assert_array_equal(one.voxels, [2 * stored(k) - 1024])
+        assert read_scan(write_mask(tmp_path / "masks" / scan.name, one.voxels > 0, like=one)).shape == (
+            1,
+            3,
+            4,
+        )
+    masks = [read_scan(tmp_path / "masks" / scan.name).slices[0] for scan in found]
+    assert len({mask.SeriesInstanceUID for mask in masks}) == 4
+    assert [mask.StudyInstanceUID for mask in masks] == ["1.3.0", "1.3.1", "1.3.2", "1.3.2"]
+    np.testing.assert_array_equal(load(tmp_path).X, [2 * stored(k) - 1024 for k in range(4)])
+    slice_of(4, tmp_path, "y.dcm", SeriesInstanceUID="1", Rows=2, pixels=stored(0)[:2], **UNPLACED)
+    with pytest.raises(
+        DataFileError, match=r"pictures must have one size; got \(3, 4\) in .*x0\.dcm and \(2, 4\)"
+    ):
+        load(tmp_path)
+
+
+def test_scans_of_several_kinds_in_one_folder(series, tmp_path):
+    for k in range(4):
+        slice_of(k, series, f"t{k}.dcm", SeriesInstanceUID="1.2.9")
+    save(tmp_path / "b.nii.gz", VOXELS)
+    save(tmp_path / "a.nii", np.stack([VOXELS, VOXELS], axis=3))
+    slice_of(0, tmp_path / "c", "a.dcm", **UNPLACED)
+    slice_of(1, tmp_path / "c", "b.dcm", **UNPLACED)
+    slice_of(0, tmp_path / "d", "scout.dcm")
+    (tmp_path / "empty").mkdir()
+    found = find_scans(tmp_path)
+    assert [scan.name for scan in found] == ["a", "b", "c/a", "c/b", "d", "series-1", "series-2"]
+    assert [scan.read(volume=0 if scan.name == "a" else None).shape for scan in found] == [
+        *[(6, 5, 4)] * 2, *[(1, 3, 4)] * 3, *[(4, 3, 4)] * 2,
+    ]  # fmt: skip
+    with pytest.raises(
+        InvalidParameterError, match=r"got None. Give one of them, or go through .*find_scans"
+    ):
+        read_scan(series)
+    with pytest.raises(InvalidParameterError, match="volume must be left out"):
+        found[-1].read(volume=0)
+    assert [scan.name for scan in find_scans(series)] == ["series-1", "series-2"]
+    assert [scan.name for scan in find_scans(tmp_path / "b.nii.gz")] == ["b"]
+    save(tmp_path / "a.nii.gz", VOXELS)
+    assert [scan.name for scan in find_scans(tmp_path)][:3] == ["a.nii", "a.nii.gz", "b.nii.gz"]
+    assert find_scans(tmp_path / "empty") == []
+    with pytest.raises(DataFileError, match="got a path that does not exist"):
+        find_scans(tmp_path / "nothing")
+
+
+def test_a_slice_without_a_place_is_not_read_as_another_scan(series):
+    slice_of(9, series, "x.dcm", **UNPLACED)
+    (scan,) = find_scans(series)
+    with pytest.raises(DataFileError, match=r"x\.dcm must have Image Position .* one of 5 slices"):
+        scan.read()
+
+
+# -------------------------------------------------------------------------------- grey values
+def rescaled(path):
+    """Return the values that pydicom makes of a file, whether bright is high or low."""
+    data = pydicom.dcmread(path)
+    return apply_modality_lut(data.pixel_array, data)
+
+
+@pytest.mark.parametrize("slope", [1, 2, -0.5])
+def test_dark_pixels_of_high_value_are_turned_within_the_rescaled_range(tmp_path, slope):
+    fields = {"RescaleSlope": slope, "RescaleIntercept": -1024}
+    path = slice_of(1, tmp_path, "a.dcm", PhotometricInterpretation="MONOCHROME1", **fields)
+    low, high = -1024, 4095 * slope - 1024  # what 0 and the largest number of 12 bits stand for
+    voxels = read_scan(path).voxels[0]
+    np.testing.assert_allclose(voxels, low + high - rescaled(path), rtol=1e-6)
+    data = pydicom.dcmread(path)
+    data.PresentationLUTShape = "INVERSE"  # as pydicom turns it, up to where it starts
+    theirs = apply_presentation_lut(rescaled(path), data)
+    np.testing.assert_allclose(voxels - voxels.min(), theirs - theirs.min(), atol=1e-3)
+    np.testing.assert_allclose(read_scan(slice_of(1, tmp_path, "b.dcm", **fields)).voxels[0], rescaled(path))
+
+
+def test_a_table_of_grey_values(tmp_path):
+    item = Dataset()
+    item.add_new(0x00283002, "US", [12, 0, 8])
+    item.add_new(0x00283006, "US", [k * k for k in range(12)])
+    path = slice_of(
+        0, tmp_path, "a.dcm", ModalityLUTSequence=[item], RescaleSlope=None, RescaleIntercept=None
+    )
+    squares = np.arange(12).reshape(3, 4) ** 2
+    np.testing.assert_array_equal(rescaled(path), squares)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], squares)
+    data = pydicom.dcmread(path)
+    data.PhotometricInterpretation = "MONOCHROME1"
+    data.save_as(path)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], 255 - squares)  # not the table of 4095 - k
+
+
+def test_a_slope_without_intercept_and_one_of_0(tmp_path):
+    path = slice_of(0, tmp_path, "a.dcm", RescaleIntercept=None)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], 2 * stored(0))
+    path = slice_of(0, tmp_path, "a.dcm", RescaleSlope=None)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], stored(0) - 1024.0)
+    with pytest.raises(DataFileError, match="must have a Rescale Slope that is not 0"):
+        read_scan(slice_of(0, tmp_path, "a.dcm", RescaleSlope=0))
+
+
+@pytest.mark.parametrize("spacing", [[-1, 1], [1, -1], [0, 1]])
+def test_pixels_of_no_size(tmp_path, spacing):
+    with pytest.raises(DataFileError, match=r"a\.dcm must have (directions|an affine)"):
+        read_scan(slice_of(0, tmp_path, "a.dcm", PixelSpacing=spacing))
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"])
+def test_a_series_is_derived_from_slices_with_names_only(tmp_path, keyword):
+    path = slice_of(0, tmp_path, "a.dcm")
+    for value in (None, ""):
+        data = pydicom.dcmread(path)
+        if value is None:
+            delattr(data, keyword)
+        else:
+            data.add_new(keyword, "UI", value)
+        data.save_as(tmp_path / "b.dcm", enforce_file_format=False)
+        scan = read_scan(tmp_path / "b.dcm")
+        with pytest.raises(
+            DataFileError, match=rf"got no {keyword} in slice 1. Give a path that ends in \.nii"
+        ):
+            write_mask(tmp_path / "mask", scan.voxels > 0, like=scan)
+        assert not (tmp_path / "mask").exists()
+        write_mask(tmp_path / "mask.nii.gz", scan.voxels > 0, like=scan)
+
+
+def test_a_header_that_cannot_be_written_again(tmp_path):
+    path = slice_of(0, tmp_path, "a.dcm")
+    number = b"\x20\x00\x11\x00IS\x02\x00"
+    path.write_bytes(path.read_bytes().replace(number + b"7 ", number + b"x "))
+    scan = read_scan(path)
+    with pytest.raises(DataFileError, match=r"got another in slice 1 \(.*Give a path that ends in \.nii"):
+        write_mask(tmp_path / "mask", scan.voxels > 0, like=scan)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.dcm"]
+
+
+# -------------------------------------------------------------------------------- odd NIfTI files
+def patched(path, place, layout, *values):
+    """Write a NIfTI file with some bytes of its header replaced."""
+    content = bytearray(save(path, VOXELS).read_bytes())
+    struct.pack_into(layout, content, place, *values)
+    path.write_bytes(content)
+    return path
+
+
+def test_an_axis_longer_than_nifti_1_can_say(tmp_path):
+    for shape in ((1, 1, 40_000), (1, 40_000, 1)):
+        scan = Scan(np.zeros(shape, np.uint8), OBLIQUE, tmp_path)
+        mask = np.arange(40_000).reshape(shape) % 7 == 0
+        path = write_mask(tmp_path / "m.nii.gz", mask, like=scan)
+        assert isinstance(nibabel.load(path), nibabel.Nifti2Image)
+        again = read_scan(path)
+        np.testing.assert_array_equal(again.voxels, mask)
+        np.testing.assert_allclose(again.affine, OBLIQUE)
+        np.testing.assert_array_equal(
+            read_scan(write_mask(tmp_path / "n.nii", mask, like=again)).voxels, mask
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "layout", "values"),
+    [
+        (252, "<hhf", (1, 2, np.nan)),  # quaternions that are none, beside a good sform
+        (252, "<hhf", (1, 2, 5.0)),
+        (123, "<B", (255,)),  # units that are none
+    ],
+)
+def test_a_mask_lies_on_a_scan_with_a_damaged_second_geometry(tmp_path, place, layout, values):
+    scan = read_scan(patched(tmp_path / "a.nii", place, layout, *values))
+    np.testing.assert_allclose(scan.affine, OBLIQUE, rtol=1e-6)
+    image = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    np.testing.assert_allclose(image.affine, OBLIQUE, rtol=1e-6)
+    assert np.isfinite(image.header.get_qform()).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)]
+)
+def test_geometry_is_in_millimetres_whatever_the_file_s_unit(tmp_path, unit, millimetres):
+    image = nibabel.Nifti1Image(VOXELS, OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    np.testing.assert_allclose(scan.affine[:3], OBLIQUE[:3] * millimetres, rtol=1e-6)
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    assert mask.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(mask.affine, OBLIQUE, rtol=1e-6)
+
+
+AXES = {
+    "flipped": np.diag([-1.0, -1, -1, 1]),
+    "turned": np.array([[0, 0, 2.0, 0], [1, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 1]]),
+    "sheared": np.array([[2, 0.5, 0, 1], [0, 2, 0.3, 1], [0, 0, 3, 0], [0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_odd_axes_are_kept(tmp_path, axes):
+    scan = read_scan(save(tmp_path / "a.nii", VOXELS[..., None], AXES[axes]))
+    np.testing.assert_array_equal(scan.voxels, VOXELS.T)
+    np.testing.assert_allclose(scan.affine, AXES[axes], atol=1e-6)
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), VOXELS > 0)
+    np.testing.assert_allclose(mask.affine, AXES[axes], atol=1e-6)
+
+
+def test_no_geometry_at_all(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, None)
+    image.header["pixdim"][1:4] = 1.5, 2, 3
+    image.to_filename(tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    np.testing.assert_allclose(scan.spacing, (3, 2, 1.5))
+    mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
+    assert mask.header["sform_code"] == mask.header["qform_code"] == 0
+    np.testing.assert_allclose(mask.affine, nibabel.load(tmp_path / "a.nii").affine)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf, 0.0])
+def test_a_slope_that_is_none_scales_nothing(tmp_path, slope):
+    scan = read_scan(patched(tmp_path / "a.nii", 112, "<f", slope))
+    np.testing.assert_array_equal(scan.voxels, VOXELS.T)
+    assert scan.voxels.dtype == np.int16
+
+
+@pytest.mark.parametrize("intercept", [np.nan, np.inf])
+def test_an_intercept_that_is_none(tmp_path, intercept):
+    with pytest.raises(DataFileError, match="invalid intercept"):
+        read_scan(patched(tmp_path / "a.nii", 112, "<ff", 2.0, intercept))
+
+
+def test_numbers_beyond_single_precision(tmp_path):
+    voxels = VOXELS.astype(np.float64)
+    voxels[1, 2, 3] = 1e300
+    with pytest.raises(DataFileError, match="must hold finite voxels; got 1 of 120"):
+        read_scan(save(tmp_path / "a.nii", voxels))
 
 
 @pytest.mark.data

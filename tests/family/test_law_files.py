@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from altered import altered, examples
 from conftest import NAMES, make
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -401,34 +402,10 @@ def test_hostile_tensors(whole, tmp_path):
     refused(written(path, header, tensors | {"density.weights": no_shares}), "no shares")
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=6,
-)
-
-
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(150)
 @given(data=st.data())
 def test_mutated_headers_raise_nothing_else(whole, tmp_path, data):
-    header = json.loads(json.dumps(whole[1]))
-    place = header
-    while True:  # walk down to some entry and replace or delete it
-        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], (dict, list)) and place[key] and data.draw(st.booleans()):
-            place = place[key]
-            continue
-        if data.draw(st.integers(0, 4)):
-            place[key] = data.draw(anything)
-        else:
-            del place[key]
-        break
-    path = written(tmp_path / "m.safetensors", header, whole[2])
+    path = written(tmp_path / "m.safetensors", altered(whole[1], data), whole[2])
     try:
         model = diabolo.load(path)
     except ModelFileError:

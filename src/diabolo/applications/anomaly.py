@@ -126,7 +126,7 @@ class AnomalyDetector(Judging):
     random_state: int | np.random.RandomState | None = None
 
     # ------------------------------------------------------------------ fitting
-    def fit(self, X: Any, y: Any = None, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, held_out: Any = None, progress: Progress | None = None) -> Self:
         """Learn what rows look like.
 
         Parameters
@@ -134,6 +134,10 @@ class AnomalyDetector(Judging):
         X : array, frame or sparse matrix (n_samples, n_features), or images; or a Source
             Normal rows; some anomalies among them do little harm (``trim``).
         y : ignored
+        held_out : array of int, optional
+            The numbers of the rows that set the threshold and are not trained on, where rows depend on each
+            other: whole stretches of a series, all rows of some patients. None: drawn by chance, as
+            ``calibration_fraction`` has it.
         progress : callable(share, what), optional
             Called now and then with the share of the work that is done, and what is being done.
 
@@ -151,7 +155,7 @@ class AnomalyDetector(Judging):
         else:
             rows = self._check(X, reset=True)
         chance = np.random.default_rng(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
-        folds = self._folds(len(rows), chance)
+        folds = self._folds(len(rows), chance) if held_out is None else [_numbers(held_out, len(rows))]
         self.set_apart_ = np.zeros(0, dtype=np.int64)
         members, surprises = [], np.empty(sum(map(len, folds)))
         start = 0
@@ -310,6 +314,18 @@ class AnomalyDetector(Judging):
         from diabolo.applications.files import read_detector
 
         return read_detector(path)
+
+
+def _numbers(held_out: Any, n: int) -> NDArray[np.int64]:
+    """Return the numbers of the rows to hold out of n, in ascending order."""
+    numbers = np.unique(np.asarray(held_out))
+    good = numbers.dtype.kind in "iu" and 0 < len(numbers) == np.size(held_out) <= n - 2
+    if not good or numbers[0] < 0 or numbers[-1] >= n:
+        raise InvalidParameterError(
+            f"held_out must be numbers of rows from 0 to {n - 1}, each once, which leave two or more to "
+            f"train on; got {np.size(held_out)} of the type {numbers.dtype}. Leave it out to have them drawn."
+        )
+    return numbers.astype(np.int64)
 
 
 def _part_of(progress: Progress | None, number: int, parts: int) -> Progress:

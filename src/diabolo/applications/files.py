@@ -17,15 +17,27 @@ from diabolo.applications.calibration import Calibration
 from diabolo.applications.ensemble import Member, check_estimators
 from diabolo.applications.tables import TableEncoder
 from diabolo.estimators.files import as_shape, consistent, describe, pack, seed_to_store, unfitted, unpack
-from diabolo.parts import MaskingNoise
+from diabolo.estimators.validation import check_seed, check_shape
+from diabolo.names import check_name
+from diabolo.parts import MaskingNoise, Mixed
 from diabolo.persistence import DETECTOR, read_model, write_model
+from diabolo.recipe import DEVICES, SCALINGS
 
 _PARAMETERS = tuple(f.name for f in fields(AnomalyDetector))
 _MOST_MEMBERS = 10_000
 
 
 def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> Path:
-    """Write a fitted detector: its members, what is typical of them, the held-out scores, the threshold."""
+    """Write a fitted detector: its members, what is typical of them, the held-out scores, the threshold.
+
+    Raises
+    ------
+    InvalidParameterError
+        For parameters that were set after fit and that no fit would take: no file holds them.
+    ModelFileError
+    """
+    detector._check_settings()
+    _check_parameters(detector)
     params = {name: getattr(detector, name) for name in _PARAMETERS}
     params["random_state"] = seed_to_store(params["random_state"])
     if params["kinds"] is not None:
@@ -72,13 +84,18 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
     params = dict(header["params"])
     if params["estimator"] is not None:
         given = [unfitted(one) for one in params["estimator"]]
-        params["estimator"] = given if header["several"] else given[0]
+        for one in given:
+            check_name("device", one.device, DEVICES)
+        params["estimator"] = given if _flag(header["several"]) else given[0]
     if params["kinds"] is not None:
         params["kinds"] = dict(params["kinds"])
+    if type(params["random_state"]) not in (int, type(None)):
+        raise TypeError(f"{params['random_state']!r} is no seed")
     detector = AnomalyDetector(**params)
     detector._check_settings()
     if (
         not 0 < len(header["members"]) <= _MOST_MEMBERS
+        or detector.n_copies > _MOST_MEMBERS
         or any(type(k) is not int or k < 1 for k in header["folds"])
         or sum(header["folds"]) != len(header["members"])
     ):
@@ -90,19 +107,46 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetect
             parts[number][name] = value
     members = [_member(about, part) for about, part in zip(header["members"], parts.values(), strict=True)]
     _take_what_comes_in(detector, header)
+    _check_parameters(detector)
     if {member.estimator.n_features_in_ for member in members} != {detector._width}:
         raise ValueError("members for samples of different sizes")
     rest = iter(members)
     detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
     if tensors["calibration"].ndim != 1 or tensors["calibration"].dtype != torch.float64:
         raise ValueError("held-out scores that are no row of double precision")
-    detector.calibration_ = Calibration(tensors["calibration"].numpy())
+    detector.calibration_ = Calibration(tensors["calibration"].numpy())  # which refuses NaN, and sorts
+    if not detector.calibration_.scores[0] > 0:
+        raise ValueError("held-out scores that are no surprises, which are positive")
     detector.comparison_ = {
-        str(name): {str(kind): float(area) for kind, area in areas.items()}
+        str(name): {str(kind): _area(area) for kind, area in areas.items()}
         for name, areas in header["comparison"].items()
     }
     detector.set_threshold(value=header["threshold"])
     return detector
+
+
+def _check_parameters(detector: AnomalyDetector) -> None:
+    """Raise where a parameter is such as fit would not take for what this detector was fitted to."""
+    check_name("device", detector.device, DEVICES)
+    if detector.scaling is not None:
+        check_name("scaling", detector.scaling, SCALINGS)
+    check_seed(detector.random_state)
+    TableEncoder(kinds=detector.kinds)._check_parameters()
+    if detector.input_shape is not None:
+        shape = detector._row_shape if len(detector._row_shape) > 1 else None
+        check_shape(detector.input_shape, detector._width, shape)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _area(value: Any) -> float:
+    if type(value) is not float or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no area under a curve")
+    return value
 
 
 def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> None:
@@ -116,7 +160,7 @@ def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> No
         as_shape(header[key]) for key in ("sample_shape", "row_shape")
     )
     detector.n_features_in_ = detector._width = prod(detector.sample_shape_)
-    if prod(detector._row_shape) != detector._width:
+    if detector._row_shape not in (detector.sample_shape_, (detector._width,)):
         raise ValueError(f"samples of {detector.sample_shape_} and {detector._row_shape} at once")
     if header["feature_names"] is not None:
         names = [str(name) for name in header["feature_names"]]
@@ -128,16 +172,23 @@ def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> No
 def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:
     whitener = tensors.pop("whitener").numpy()
     estimator = unpack(about["autoencoder"], tensors)
-    d, typical = estimator.n_features_in_, float(about["typical"])
+    d, typical, hides = estimator.n_features_in_, about["typical"], about["hides"]
     if (
         whitener.shape not in ((d,), (d, d))
         or whitener.dtype != np.float64
         or not np.isfinite(whitener).all()
     ):
         raise ValueError(f"a whitener of {whitener.shape} for {d} features")
-    if not 0 < typical < float("inf"):
+    joint = whitener.ndim == 2
+    if (np.diagonal(whitener) if joint else whitener).min() <= 0:
+        raise ValueError("a whitener that is not positive")
+    if joint and (
+        not np.allclose(whitener, whitener.T) or hides or isinstance(estimator.recipe_.loss, Mixed)
+    ):
+        raise ValueError("a whitener of all features together that is none")
+    if type(typical) is not float or not 0 < typical < float("inf"):
         raise ValueError("a member's typical error is no positive number")
-    if about["hides"] is not isinstance(estimator.recipe_.corruption, MaskingNoise):
+    if hides is not isinstance(estimator.recipe_.corruption, MaskingNoise):
         raise ValueError("a member hides what it was not trained to restore, or the other way round")
     estimator.module_.to(estimator._device)
-    return Member(estimator, about["hides"], whitener, typical)
+    return Member(estimator, hides, whitener, typical)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from diabolo.applications.calibration import Calibration
+from diabolo.applications.calibration import check_rate
 from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.estimators.validation import is_sparse
 from diabolo.parts import check_range
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_HELD_OUT = 0.2  # share of a series that the threshold comes from
-_STRETCHES = 5  # which that share is spread over, so that it tells of the whole series
+_STRETCHES = 5  # that are held out, so that they tell of the whole series
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -34,9 +34,9 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
     says about a step of the series is averaged over the windows that hold the step.
 
     Overlapping windows share values, so that one that is held out at random has been seen. The threshold
-    therefore comes from five whole stretches of the series, a fifth of it together, that share no step with
-    the windows trained on. Neighbouring windows resemble each other: the rate of false alarms holds on
-    average, and spreads more than with independent rows.
+    therefore comes from five whole stretches of the series, together the detector's ``calibration_fraction``
+    of it, that share no step with the windows trained on. Neighbouring windows resemble each other: the rate
+    of false alarms holds on average, and spreads more than with independent rows.
 
     Parameters
     ----------
@@ -83,10 +83,13 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         if starts is None or self._stride >= self.window_:  # windows that share nothing are rows like others
             self.detector_ = detector.fit(flat)
             return self
-        training, held_out = _apart(starts, self.window_)
-        detector.fit(flat[training])
-        detector.calibration_ = Calibration(-detector.score_samples(flat[held_out]))
-        self.detector_ = detector.set_threshold(false_alarm_rate=detector.false_alarm_rate)
+        training, held_out = _apart(
+            starts, self.window_, check_rate("calibration_fraction", detector.calibration_fraction)
+        )
+        kept = np.union1d(training, held_out)
+        detector.fit(flat[kept], held_out=np.searchsorted(kept, held_out))
+        detector.set_apart_ = kept[detector.set_apart_]
+        self.detector_ = detector
         return self
 
     def _unfitted(self) -> AnomalyDetector:
@@ -114,19 +117,23 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
 
     def score_samples(self, X: Any) -> Doubles:
         """Return how normal each window is, (n_windows,), higher = more normal."""
-        return self.detector_.score_samples(self._rows(X)[0])
+        rows = self._rows(X)[0]
+        return self.detector_.score_samples(rows)
 
     def decision_function(self, X: Any) -> Doubles:
         """Return ``score_samples`` less the threshold's, (n_windows,); negative for anomalies."""
-        return self.detector_.decision_function(self._rows(X)[0])
+        rows = self._rows(X)[0]
+        return self.detector_.decision_function(rows)
 
     def predict(self, X: Any) -> Integers:
         """Return 1 for normal windows and -1 for anomalies, (n_windows,)."""
-        return self.detector_.predict(self._rows(X)[0])
+        rows = self._rows(X)[0]
+        return self.detector_.predict(rows)
 
     def p_value(self, X: Any) -> Doubles:
         """Return the share of held-out windows that are at least so surprising, (n_windows,), in (0, 1]."""
-        return self.detector_.p_value(self._rows(X)[0])
+        rows = self._rows(X)[0]
+        return self.detector_.p_value(rows)
 
     # ------------------------------------------------------------------ steps
     def explain(self, X: Any) -> Doubles:
@@ -251,8 +258,23 @@ def window_starts(n_samples: int, window: int, step: int) -> Integers:
 
 def _numbers(X: Any, what: str, extents: tuple[int, ...], shapes: str) -> Array:
     """Return X as a float array of one of these numbers of dimensions, or say what is wrong and where."""
+    if is_sparse(X):
+        raise InvalidDataError(f"{what} must be a dense array; got a sparse one. Call X.toarray().")
+    if np.ma.is_masked(X):
+        raise InvalidDataError(f"{what} must have no masked values; got some. Fill in or cut out the gaps.")
     try:
         values = np.asarray(X)
+    except ValueError:
+        raise InvalidDataError(
+            f"{what} must have the shape {shapes}; got parts of different shapes. To learn from several "
+            "series, cut each into windows side by side, join these, and set window=None."
+        ) from None
+    if values.dtype.kind not in "biufO":
+        raise InvalidDataError(
+            f"{what} must be real numbers; got the type {values.dtype}. Give real and imaginary parts as two "
+            "channels, times as numbers of seconds."
+        )
+    try:
         values = values if values.dtype.kind == "f" else values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidDataError(f"{what} must be numbers; got {error}. Encode or drop the others.") from None
@@ -270,10 +292,10 @@ def _numbers(X: Any, what: str, extents: tuple[int, ...], shapes: str) -> Array:
     return values
 
 
-def _apart(starts: Integers, window: int) -> tuple[Integers, Integers]:
-    """Return which windows are trained on, and which are held out and share no step with these."""
+def _apart(starts: Integers, window: int, share: float) -> tuple[Integers, Integers]:
+    """Return which windows are trained on, and the share held out, which has no step in common with them."""
     n = len(starts)
-    size = max(1, round(_HELD_OUT * n / _STRETCHES))
+    size = max(1, round(share * n / _STRETCHES))
     middles = (np.arange(_STRETCHES) + 0.5) * n / _STRETCHES
     held_out = np.unique(
         np.clip(np.concatenate([np.arange(size) + int(m) - size // 2 for m in middles]), 0, n - 1)

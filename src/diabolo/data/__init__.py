@@ -11,7 +11,7 @@ from diabolo.data.folders import ImageFolderSource
 from diabolo.data.loading import load
 from diabolo.data.opening import open_source
 from diabolo.data.parquet import ParquetSource
-from diabolo.data.scans import Scan, read_scan, write_map, write_mask
+from diabolo.data.scans import Scan, ScanPlace, find_scans, read_scan, write_map, write_mask
 from diabolo.data.shards import ShardSource
 from diabolo.data.sources import ArraySource, NpySource, Source
 
@@ -22,8 +22,10 @@ __all__ = [
     "NpySource",
     "ParquetSource",
     "Scan",
+    "ScanPlace",
     "ShardSource",
     "Source",
+    "find_scans",
     "known_names",
     "load",
     "open_source",

@@ -1,12 +1,8 @@
-"""DICOM through pydicom: the slices of one series as a volume with its affine, and derived series out."""
+"""DICOM through pydicom: the slices of one series as a volume with its affine."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diabolo.data.dataset import Array
-from diabolo.data.files import opened, parsing, system_errors, writing
+from diabolo.data.files import opened, parsing, system_errors
 from diabolo.data.images import natural
 from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
 from diabolo.names import quoted
@@ -23,14 +19,6 @@ from diabolo.names import quoted
 _TURNED = 1e-3  # by how much directions of slices that are parallel may differ
 _OFF = 0.02  # of the step: by how much a slice may lie beside its place
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# What says how the source's pixels are shown, and is not so of a mask made from them.
-_OF_PIXELS = (
-    "SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction", "VOILUTSequence",
-    "ModalityLUTSequence", "PresentationLUTShape", "IconImageSequence", "EncryptedAttributesSequence",
-)  # fmt: skip
-
-
 _ASKED = (
     "SeriesInstanceUID", "SeriesDescription", "Modality", "Rows", "Columns", "ImagePositionPatient",
     "ImageOrientationPatient", "EncryptedAttributesSequence",
@@ -47,8 +35,12 @@ def looks_like_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, series: str | None) -> tuple[Array, Array, tuple[Any, ...]]:
+def read_dicom(
+    path: Path, series: str | None, files: Sequence[Path] = ()
+) -> tuple[Array, Array, tuple[Any, ...]]:
     """Return the voxels (slices, rows, columns), the affine (4, 4) and the slices' headers, in order.
+
+    ``files`` are those of ``path`` to look at, where that is known; else all of them.
 
     Raises
     ------
@@ -59,8 +51,8 @@ def read_dicom(path: Path, series: str | None) -> tuple[Array, Array, tuple[Any,
     MissingExtraError
         When pydicom is not installed.
     """
-    _pydicom(f"Reading {path}")
-    headers = [(file, _dataset(file, pixels=False)) for file in _files(path)]
+    needs_pydicom(f"Reading {path}")
+    headers = _headers(files or _files(path))
     chosen = _one_series(path, headers, series)
     if len(chosen) > 1:
         chosen = _in_order(path, chosen)
@@ -72,99 +64,50 @@ def read_dicom(path: Path, series: str | None) -> tuple[Array, Array, tuple[Any,
     )
 
 
-def write_dicom(folder: Path, values: Array, sources: Sequence[Any], what: str) -> None:
-    """Write values (slices, rows, columns) as a series derived from ``sources``, one file for each slice.
+def scans_among(files: Sequence[Path]) -> list[list[Path]]:
+    """Return the files of each scan: of a series, or one file where a series is pictures without a place.
 
-    Each file is its source's header with pixels of 16 bits, and new UIDs made from the source's and the
-    values: the same values twice are the same series. Private fields, overlays and what describes the
-    source's own pixels are left out.
+    Raises
+    ------
+    DataFileError
+        When a file cannot be read.
+    MissingExtraError
+        When pydicom is not installed.
     """
-    _pydicom(f"Writing {folder}")
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    low, high = float(values.min()), float(values.max())
-    slope = 1.0 if values.dtype.kind in "iu" or high == low else (high - low) / 65535
-    offset = 0.0 if values.dtype.kind in "iu" else low
-    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    series = generate_uid(entropy_srcs=[str(sources[0].get("SeriesInstanceUID", "")), what, digest])
-    with writing(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataFileError(
-                f"{folder} must be a new or an empty folder for a DICOM series; got one that is in use. "
-                "Give another name."
-            )
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            aside.mkdir(parents=True)
-            for number, (plane, source) in enumerate(zip(values, sources, strict=True), start=1):
-                derived = Dataset()  # a new one: pydicom keeps a read one to the byte order it was read in
-                for known in copy.deepcopy(source):
-                    derived.add(known)
-                derived.remove_private_tags()
-                for keyword in _OF_PIXELS:
-                    if keyword in derived:
-                        delattr(derived, keyword)
-                for overlay in [field for field in derived if field.tag.group & 0xFF00 == 0x6000]:
-                    del derived[overlay.tag]
-                uid = generate_uid(entropy_srcs=[str(source.get("SOPInstanceUID", number)), series])
-                meta = FileMetaDataset()
-                meta.TransferSyntaxUID = ExplicitVRLittleEndian
-                meta.MediaStorageSOPClassUID = source.SOPClassUID
-                meta.MediaStorageSOPInstanceUID = uid
-                derived.file_meta = meta
-                _refer(derived, source)
-                derived.SOPInstanceUID, derived.SeriesInstanceUID = uid, series
-                kind = list(source.get("ImageType", None) or ["ORIGINAL", "PRIMARY"])
-                derived.ImageType = ["DERIVED", "SECONDARY", *kind[2:]]
-                derived.SeriesDescription = f"anomaly {what}, derived, not for diagnosis"
-                derived.DerivationDescription = f"anomaly {what} computed by diabolo; no medical device"
-                derived.SeriesNumber = 9000 + int(source.get("SeriesNumber", None) or 0) % 1000
-                derived.InstanceNumber = number
-                derived.SamplesPerPixel, derived.PhotometricInterpretation = 1, "MONOCHROME2"
-                derived.BitsAllocated = derived.BitsStored = 16
-                derived.HighBit, derived.PixelRepresentation = 15, 0
-                derived.RescaleSlope, derived.RescaleIntercept = f"{slope:.9g}", f"{offset:.9g}"
-                derived.RescaleType = "US"
-                derived.WindowCenter, derived.WindowWidth = (
-                    f"{(low + high) / 2:.9g}", f"{max(high - low, 1e-6):.9g}"
-                )  # fmt: skip
-                steps = np.rint((plane.astype(np.float64) - offset) / slope).astype("<u2")
-                derived.add_new(0x7FE00010, "OW", steps.tobytes())
-                derived.save_as(aside / f"{number:04d}.dcm", enforce_file_format=True)
-            if folder.exists():
-                folder.rmdir()
-            aside.replace(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    if not files:
+        return []
+    needs_pydicom(f"Reading {files[0].parent}")
+    scans: list[list[Path]] = []
+    for group in _by_series(_headers(files)).values():
+        # x-rays share a series, or do not, as their maker has it; slices have a place
+        if any("ImagePositionPatient" in dataset for _, dataset in group):
+            scans.append([file for file, _ in group])
+        else:
+            scans += [[file] for file, _ in group]
+    return scans
 
 
-def _refer(derived: Any, source: Any) -> None:
-    """Say in the derived slice which one it was made of."""
-    from pydicom.dataset import Dataset
-    from pydicom.sequence import Sequence as Items
-
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.SOPClassUID
-    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    derived.SourceImageSequence = Items([item])
-
-
-def _pydicom(what: str) -> None:
+def needs_pydicom(what: str) -> None:
+    """Raise MissingExtraError where pydicom is not installed; ``what`` needs it."""
     try:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(what, "pydicom", "medical") from error
 
 
+def dicom_files(folder: Path) -> list[Path]:
+    """Return the DICOM files of a folder, in the natural order of their names."""
+    with system_errors(folder):
+        return [entry for entry in sorted(folder.iterdir(), key=natural) if looks_like_dicom(entry)]
+
+
 def _files(path: Path) -> list[Path]:
     """Return the DICOM files of a folder, or the one file."""
     if not path.is_dir():
         return [path]
-    with system_errors(path):
-        entries = sorted(path.iterdir(), key=natural)
-        files = [entry for entry in entries if looks_like_dicom(entry)]
+    files = dicom_files(path)
     if not files:
+        entries = sorted(path.iterdir(), key=natural)
         got = quoted([entry.name for entry in entries[:3]]) if entries else "nothing"
         raise DataFileError(
             f"{path} must hold the DICOM files of a scan; got {got}. Give the folder in which the slices "
@@ -204,11 +147,20 @@ def _dataset(path: Path, *, pixels: bool) -> Any:
     return dataset
 
 
-def _one_series(path: Path, headers: list[tuple[Path, Any]], series: str | None) -> list[tuple[Path, Any]]:
-    """Return the slices of the one series, or of the one that is wanted."""
+def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
+    return [(file, _dataset(file, pixels=False)) for file in files]
+
+
+def _by_series(headers: list[tuple[Path, Any]]) -> dict[str, list[tuple[Path, Any]]]:
     groups: dict[str, list[tuple[Path, Any]]] = {}
     for file, dataset in headers:
         groups.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((file, dataset))
+    return groups
+
+
+def _one_series(path: Path, headers: list[tuple[Path, Any]], series: str | None) -> list[tuple[Path, Any]]:
+    """Return the slices of the one series, or of the one that is wanted."""
+    groups = _by_series(headers)
     if series is None and len(groups) == 1:
         return headers
     if series in groups:
@@ -219,7 +171,7 @@ def _one_series(path: Path, headers: list[tuple[Path, Any]], series: str | None)
     )
     raise InvalidParameterError(
         f"series must be one of the {len(groups)} Series Instance UIDs in {path}: {found}; got {series!r}. "
-        "Give one of them, or move each series to a folder of its own."
+        "Give one of them, or go through all of them with diabolo.data.find_scans."
     )
 
 
@@ -231,7 +183,7 @@ def _in_order(path: Path, slices: list[tuple[Path, Any]]) -> list[tuple[Path, An
         if "ImagePositionPatient" not in dataset or "ImageOrientationPatient" not in dataset:
             raise DataFileError(
                 f"{file} must have Image Position and Image Orientation to be one of {len(slices)} slices; "
-                "got none. Read such pictures one by one."
+                "got none. Read such pictures one by one, as diabolo.data.find_scans lists them."
             )
         place = _lps(file, dataset)
         size, expected = (
@@ -290,7 +242,8 @@ def _lps(path: Path, dataset: Any) -> Array:
         u, v = np.array(turn[:3]), np.array(turn[3:])
         matrix = np.eye(4)
         matrix[:3] = np.column_stack([across * u, down * v, abs(step) * np.cross(u, v), at])
-    if not np.isfinite(matrix).all() or math.isclose(float(np.linalg.norm(matrix[:3, 2])), 0, abs_tol=1e-9):
+    spans = np.isfinite(matrix).all() and not math.isclose(np.linalg.norm(matrix[:3, 2]), 0, abs_tol=1e-9)
+    if not spans or down <= 0 or across <= 0:
         raise DataFileError(
             f"{path} must have directions, distances and a position that span space; got the orientation "
             f"{turn}, the spacing {[down, across]} and the position {at}. Export the series again."
@@ -328,15 +281,24 @@ def _grey(path: Path, dataset: Any) -> Array:
         raise DataFileError(
             f"{path} must have one frame; got {frames}. Convert it to NIfTI, as dcm2niix does, or split it."
         )
-    stored = _decoded(path, dataset)
-    if kind == "MONOCHROME1":
+    stored, inverted = _decoded(path, dataset), kind == "MONOCHROME1"
+    if dataset.get("ModalityLUTSequence", None):
+        looked_up = apply_modality_lut(stored, dataset).astype(np.float32)
+        largest = (1 << int(dataset.ModalityLUTSequence[0].LUTDescriptor[2])) - 1
+        return np.asarray(largest - looked_up if inverted else looked_up)
+    if inverted:  # within what can be stored, which is within what these values become by slope and intercept
         bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
         stored = (-1 if signed else (1 << bits) - 1) - stored
-    linear = "ModalityLUTSequence" not in dataset
-    slope, offset = dataset.get("RescaleSlope", None), dataset.get("RescaleIntercept", None)
-    if linear and slope in (None, 1) and offset in (None, 0):
+    slope, offset = (dataset.get(f"Rescale{word}", None) for word in ("Slope", "Intercept"))
+    if slope in (None, 1) and offset in (None, 0):
         return stored
-    return np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+    slope, offset = 1.0 if slope is None else float(slope), float(offset or 0)
+    if slope == 0:
+        raise DataFileError(
+            f"{path} must have a Rescale Slope that is not 0; got 0, which makes all pixels equal. "
+            "Export it again."
+        )
+    return np.asarray(stored * slope + offset, dtype=np.float32)
 
 
 def _decoded(path: Path, dataset: Any) -> Array:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from diabolo.data.arrays import read_npy, read_npz
 from diabolo.data.catalogue import known_names, load_named
-from diabolo.data.dataset import Dataset, with_columns
+from diabolo.data.dataset import Array, Dataset, with_columns
 from diabolo.data.files import system_errors
 from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
 from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
 from diabolo.data.images import check_image_size, find_images, read_images
-from diabolo.data.scans import is_scan, read_scan
+from diabolo.data.scans import find_scans, is_scan, read_scan
 from diabolo.data.shards import find_shards, read_shards
 from diabolo.data.tables import read_csv, read_parquet
 from diabolo.errors import DataFileError, InvalidParameterError
@@ -39,9 +41,10 @@ def load(
     source : str or Path
         A file (``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, idx as MNIST has it, a picture, a scan
         in ``.nii`` or ``.dcm``), a folder (of pictures, of one sub-folder of pictures for each class, of
-        ``.parquet`` or ``.npy`` files that are parts of one table, of the DICOM slices of one scan, or of
-        MNIST's files), or one of ``known_names()``. Text tables, idx files and ``.nii`` may be gzipped. The
-        samples of a scan are its slices; ``diabolo.data.read_scan`` keeps its geometry too.
+        ``.parquet`` or ``.npy`` files that are parts of one table, of the DICOM slices of one scan or DICOM
+        pictures without a position, or of MNIST's files), or one of ``known_names()``. Text tables, idx
+        files and ``.nii`` may be gzipped. The samples of a scan are its slices; ``diabolo.data.read_scan``
+        keeps its geometry too.
     label : str, optional
         The column of a table, or the array of a ``.npz`` file, to take as y.
     columns : sequence of str, optional
@@ -168,7 +171,22 @@ def _load_folder(
 def _load_scan(path: Path, label: str | None) -> Dataset:
     """Return the slices of a scan."""
     refuse(label, "label", "a table or a .npz file", path)
-    return Dataset(X=read_scan(path).voxels, name=path.resolve().name)
+    name = path.resolve().name
+    if path.is_dir() and len(found := find_scans(path)) > 1 and not any(scan.files for scan in found):
+        return Dataset(X=_pictures([(scan.path, scan.read().voxels) for scan in found]), name=name)
+    return Dataset(X=read_scan(path).voxels, name=name)
+
+
+def _pictures(scans: list[tuple[Path, Array]]) -> Array:
+    """Return pictures that are scans each, as x-rays, (n, rows, columns)."""
+    first, size = scans[0][0], scans[0][1].shape
+    for path, voxels in scans:
+        if voxels.shape != size:
+            raise DataFileError(
+                f"pictures must have one size; got {size[1:]} in {first} and {voxels.shape[1:]} in {path}. "
+                "Go through them with diabolo.data.find_scans, and resize them."
+            )
+    return np.concatenate([voxels for _, voxels in scans])
 
 
 def refuse(value: object, option: str, meant_for: str, source: Path | str) -> None:

@@ -14,6 +14,9 @@ from diabolo.data.dataset import Array
 from diabolo.data.files import opened, parsing, writing
 from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
 
+_MOST = 32_767  # voxels along an axis of NIfTI-1
+_MILLIMETRES = {"meter": 1e3, "micron": 1e-3}  # other units are millimetres, or not said
+
 
 def is_nifti(path: Path) -> bool:
     """Return whether the name ends in ``.nii`` or ``.nii.gz``."""
@@ -44,8 +47,10 @@ def read_nifti(path: Path, volume: int | None) -> tuple[Array, Array, Any]:
         place = _place(path, shape, stored, volume)
         proxy = image.dataobj
         whole = stored.kind in "iu" and proxy.slope == 1 and proxy.inter == 0
-        voxels = np.asarray(proxy[place], dtype=stored if whole else np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is looked for
+            voxels = np.asarray(proxy[place], dtype=stored if whole else np.float32)
         affine = np.array(image.affine, dtype=np.float64)
+        affine[:3] *= _MILLIMETRES.get(_unit(image.header), 1.0)
         while stream.read(1 << 20):  # to the end, where gzip compares its checksum
             pass
     voxels = voxels.reshape(voxels.shape + (1,) * (3 - voxels.ndim)).T
@@ -56,18 +61,19 @@ def write_nifti(path: Path, values: Array, affine: Array, header: Any) -> None:
     """Write values (slices, rows, columns) with an affine; both affines of ``header``, where there is one.
 
     Viewers differ in which of the two affines of a NIfTI file they follow, so a file made from one gets
-    both of them, with their codes.
+    both of them, with their codes. NIfTI-2 where an axis is longer than NIfTI-1 can say.
     """
-    image = _nibabel(f"Writing {path}").Nifti1Image(np.ascontiguousarray(values.T), affine)
+    nibabel = _nibabel(f"Writing {path}")
+    kind = nibabel.Nifti1Image if max(values.shape) <= _MOST else nibabel.Nifti2Image
+    image = kind(np.ascontiguousarray(values.T), affine if header is None else header.get_best_affine())
     if header is None:
         image.set_sform(affine, code="scanner")
         image.set_qform(affine, code="scanner")
         image.header.set_xyzt_units("mm")
     else:
         image.set_sform(header.get_sform(), code=int(header["sform_code"]))
-        coded = int(header["qform_code"])
-        image.set_qform(header.get_qform() if coded else affine, code=coded)
-        image.header.set_xyzt_units(header.get_xyzt_units()[0])
+        image.set_qform(*_qform(header, image.affine))
+        image.header.set_xyzt_units(_unit(header))
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
         content = gzip.compress(content, mtime=0)  # the same values give the same bytes
@@ -78,6 +84,24 @@ def write_nifti(path: Path, values: Array, affine: Array, header: Any) -> None:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _qform(header: Any, affine: Array) -> tuple[Array, int]:
+    """Return the affine by quaternions with its code; without a code where no viewer can follow it."""
+    try:
+        found, code = header.get_qform(), int(header["qform_code"])
+    except ValueError:  # quaternions that turn nothing
+        return affine, 0
+    good = code and np.isfinite(found).all() and np.linalg.det(found[:3, :3]) != 0
+    return (found, code) if good else (affine, 0)
+
+
+def _unit(header: Any) -> str:
+    """Return the unit of the affines, "unknown" where the header holds none."""
+    try:
+        return str(header.get_xyzt_units()[0])
+    except KeyError:
+        return "unknown"
 
 
 def _check_length(path: Path, image: Any, stored: np.dtype[Any]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diabolo.data.dataset import Array
-from diabolo.data.dicom import looks_like_dicom, read_dicom, write_dicom
+from diabolo.data.derived import write_dicom
+from diabolo.data.dicom import dicom_files, looks_like_dicom, read_dicom, scans_among
 from diabolo.data.files import system_errors
+from diabolo.data.images import natural
 from diabolo.data.nifti import is_nifti, read_nifti, write_nifti
 from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError
 
@@ -72,6 +75,85 @@ def is_scan(path: Path) -> bool:
     return is_nifti(path) or path.suffix.lower() == ".dcm"
 
 
+@dataclass(frozen=True)
+class ScanPlace:
+    """Where a scan lies, to be read when it is asked for.
+
+    Parameters
+    ----------
+    name : str
+        What the scan is called: its file's name without suffix, or its folder's, with a number where that has
+        several series. That of a scan in a sub-folder with several begins with the sub-folder's, "a/b".
+    path : Path
+        The file, or the folder with the slices.
+    files : tuple of Path
+        The slices, of a DICOM series in a folder.
+    """
+
+    name: str
+    path: Path
+    files: tuple[Path, ...] = ()
+
+    def read(self, *, volume: int | None = None, fill: float | None = None) -> Scan:
+        """Return the scan, as ``read_scan``."""
+        return _read(self.path, volume, None, fill, self.files)
+
+
+def find_scans(path: str | Path) -> list[ScanPlace]:
+    """Return the scans in a folder, or that in a file, in the natural order of their names.
+
+    Those in a folder are its NIfTI files, its DICOM series and those of the folders in it. Pictures without a
+    position, such as x-rays, are a scan each, whether or not they share a series.
+
+    Raises
+    ------
+    DataFileError
+        When a file or folder is missing or cannot be read.
+    MissingExtraError
+        When pydicom is not installed: it comes with ``diabolo[medical]``.
+    """
+    place = Path(path).expanduser()
+    _check_there(place)
+    with system_errors(place):
+        if not place.is_dir():
+            there = is_scan(place) or looks_like_dicom(place)
+            return [ScanPlace(_stem(place), place)] if there else []
+        inside = sorted((x for x in place.iterdir() if not x.name.startswith(".")), key=natural)
+        found = [ScanPlace(_stem(file), file) for file in inside if is_nifti(file) and file.is_file()]
+    found += _series_in(place, "")
+    for folder in inside:
+        if folder.is_dir():
+            found += _series_in(folder, f"{folder.name}/")
+    if len({scan.name.casefold() for scan in found}) == len(found):
+        return found
+    return [scan if scan.files else replace(scan, name=_in_full(scan.name, scan.path)) for scan in found]
+
+
+def _series_in(folder: Path, prefix: str) -> list[ScanPlace]:
+    """Return the DICOM scans among the files of a folder."""
+    scans = scans_among(dicom_files(folder))
+    name, several = folder.resolve().name, sum(len(files) > 1 for files in scans)
+    if len(scans) == 1 and prefix:
+        return [ScanPlace(name, folder, tuple(scans[0]))]
+    found, number = [], 0
+    for files in scans:
+        if len(files) == 1:
+            found.append(ScanPlace(prefix + _stem(files[0]), files[0]))
+        else:
+            number += 1
+            found.append(ScanPlace(f"{name}-{number}" if several > 1 else name, folder, tuple(files)))
+    return found
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii|\.nii\.gz|\.dcm)$", "", path.name, flags=re.IGNORECASE)
+
+
+def _in_full(name: str, path: Path) -> str:
+    """Return a scan's name with its file's suffix."""
+    return name.removesuffix(_stem(path)) + path.name
+
+
 def read_scan(
     path: str | Path, *, volume: int | None = None, series: str | None = None, fill: float | None = None
 ) -> Scan:
@@ -105,13 +187,14 @@ def read_scan(
     MissingExtraError
         When nibabel or pydicom is not installed: they come with ``diabolo[medical]``.
     """
-    place = Path(path).expanduser()
+    return _read(Path(path).expanduser(), volume, series, fill)
+
+
+def _read(
+    place: Path, volume: int | None, series: str | None, fill: float | None, files: Sequence[Path] = ()
+) -> Scan:
+    _check_there(place)
     with system_errors(place):
-        if not place.exists():
-            raise DataFileError(
-                f"{place} must be a scan; got a path that does not exist. Give a .nii, .nii.gz or DICOM "
-                "file, or a folder of DICOM slices."
-            )
         nifti = is_nifti(place) and not place.is_dir()
     if nifti:
         _without_effect(series, "series", "DICOM", place)
@@ -119,10 +202,19 @@ def read_scan(
         scan = Scan(voxels, affine, place, header=header)
     else:
         _without_effect(volume, "volume", "NIfTI", place)
-        voxels, affine, slices = read_dicom(place, series)
+        voxels, affine, slices = read_dicom(place, series, files)
         scan = Scan(voxels, affine, place, slices=slices)
     _check_affine(scan)
     return _finite(scan, fill)
+
+
+def _check_there(place: Path) -> None:
+    with system_errors(place):
+        if not place.exists():
+            raise DataFileError(
+                f"{place} must be a scan; got a path that does not exist. Give a .nii, .nii.gz or DICOM "
+                "file, or a folder of DICOM slices."
+            )
 
 
 def write_mask(path: str | Path, mask: Array, like: Scan) -> Path:
