@@ -17,11 +17,13 @@ def test_aligned_images(run: Run, tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(10, 20, 24)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
     model = tmp_path / "map.safetensors"
-    said = run("detect", "fit", tmp_path / "images.npy", *SMALL, "--layout", "aligned", "-o", model, "--json")
+    options = ("--layout", "aligned", "--polarity", "bright", "--symmetric")
+    said = run("detect", "fit", tmp_path / "images.npy", *SMALL, *options, "-o", model, "--json")
     assert said.code == 0, said.err
     assert (said.json["layout"], said.json["scales"]) == ("aligned", [1])
     fitted = AnomalyMap.load(model)
     assert (fitted.layout, fitted.size_) == ("aligned", (20, 24))
+    assert (fitted.polarity, fitted.symmetry) == ("bright", -1)
     said = run("info", model)
     assert said.code == 0, said.err
     assert "whole images, aligned" in said.out
@@ -33,7 +35,10 @@ def test_layouts_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
     said = run("detect", "fit", tmp_path / "images.npy", *SMALL, "--layout", "alined")
     assert said.code != 0
     assert "Did you mean 'aligned'" in said.err
-    np.save(tmp_path / "rows.npy", images.reshape(10, -1))
-    said = run("detect", "fit", tmp_path / "rows.npy", "--no-map", "--layout", "aligned")
+    said = run("detect", "fit", tmp_path / "images.npy", *SMALL, "--volume", "1")
     assert said.code != 0
-    assert "--layout must go with a map" in " ".join(said.err.split())
+    assert "It is meant for scans" in " ".join(said.err.split())
+    np.save(tmp_path / "rows.npy", images.reshape(10, -1))
+    said = run("detect", "fit", tmp_path / "rows.npy", "--no-map", "--layout", "aligned", "--symmetric")
+    assert said.code != 0
+    assert "--layout and --symmetric must go with a map" in " ".join(said.err.split())

@@ -141,3 +141,54 @@ def test_masks_lie_on_the_scan(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(mask.affine, affine)
     assert mask.shape == (20, 18, 4)
     assert (tmp_path / "maps" / "overlays" / "b.png").exists()
+
+
+def test_one_volume_of_several_and_voxels_that_are_no_numbers(run: Run, tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    voxels = np.random.default_rng(0).normal(size=(20, 18, 6, 2)).astype(np.float32)
+    voxels[0, 0, :, 1] = np.nan
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "times.nii.gz")
+    model = tmp_path / "map.safetensors"
+    fit = ("detect", "fit", tmp_path / "times.nii.gz", *SMALL, "-o", model)
+    said = run(*fit)
+    assert said.code != 0
+    assert "volume must be" in " ".join(said.err.split())
+    said = run(*fit, "--volume", "1")
+    assert said.code != 0
+    assert "must hold finite voxels" in " ".join(said.err.split())
+    said = run(*fit, "--volume", "1", "--fill", "0")
+    assert said.code == 0, said.err
+    said = run(
+        "detect", "map", model, tmp_path / "times.nii.gz", "--volume", "0", "-o", tmp_path / "maps", "--json"
+    )
+    assert said.code == 0, said.err
+    assert said.json["n"] == 6
+
+
+def test_loose_x_rays_are_an_image_each(run: Run, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "x-rays"
+    folder.mkdir()
+    for k in range(6):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        one.SeriesInstanceUID, one.StudyInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+        one.Modality = "CR"
+        one.Rows, one.Columns = 20, 18
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated = one.BitsStored = 16
+        one.HighBit, one.PixelRepresentation = 15, 0
+        one.PixelData = generator.integers(0, 4000, (20, 18), dtype=np.uint16).tobytes()
+        one.save_as(folder / f"patient-{k}.dcm", enforce_file_format=True)
+    model = tmp_path / "map.safetensors"
+    said = run("detect", "fit", folder, *SMALL, "--false-alarm-rate", "0.5", "-o", model, "--json")
+    assert said.code == 0, said.err
+    assert said.json["n_train"] == 6
+    said = run("detect", "map", model, folder, "-o", tmp_path / "maps", "--json")
+    assert said.code == 0, said.err
+    images = [line["image"] for line in table(tmp_path / "maps" / "images.csv")]
+    assert images == [f"patient-{k}" for k in range(6)]

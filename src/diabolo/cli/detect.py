@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,9 @@ from diabolo.cli.detecting import (
 )
 from diabolo.cli.options import (
     DATA_HELP,
+    MapOptions,
     ParameterOptions,
+    ScanOptions,
     SourceOptions,
     StreamOptions,
     check_kind,
@@ -53,6 +56,8 @@ def fit(
     source: SourceOptions,
     stream: StreamOptions,
     columns: ColumnOptions,
+    maps: MapOptions,
+    scans: ScanOptions,
     parameters: ParameterOptions,
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
     output: Annotated[
@@ -70,7 +75,7 @@ def fit(
             "--trim",
             metavar="X",
             help="Share of the training rows, in [0, 0.5), that are left out after a first look, as they may "
-            "be anomalies themselves. (default: a fifth, if they are of another kind than the rest; 0 with "
+            "be anomalies themselves. (default: a fifth, which members that do not mask learn too; 0 with "
             "--normal)",
         ),
     ] = None,
@@ -112,18 +117,6 @@ def fit(
             "pictures and for scans.",
         ),
     ] = None,
-    volumes: Annotated[
-        bool, typer.Option("--volumes", help="With a map: look at scans as volumes instead of slices.")
-    ] = False,
-    layout: Annotated[
-        str,
-        typer.Option(
-            "--layout",
-            metavar="NAME",
-            help="With a map: 'tiles' for surfaces, where anything may lie anywhere, or 'aligned' for images "
-            "of one size that show the same thing in the same place.",
-        ),
-    ] = "tiles",
     report: ReportFolder = None,
 ) -> None:
     """Learn what the rows of DATA look like and write a detector of those that are unlike them.
@@ -153,21 +146,21 @@ def fit(
             "--stream": stream.stream,
             "--broken": stream.broken,
         }
+        rates = {"false_alarm_rate": false_alarm_rate, "calibration_fraction": calibration_fraction}
         _fit_map(
-            *(out, data, source, output, kind, given(parameters), unused, normal),
-            {
-                "false_alarm_rate": false_alarm_rate,
-                "calibration_fraction": calibration_fraction,
-                "n_dims": 3 if volumes else 2,
-                "layout": layout,
-            },
+            *(out, data, source, scans, output, kind, given(parameters), unused, normal),
+            rates | maps.given(),
         )
         return
-    if volumes:
-        raise InvalidParameterError("--volumes must go with a map; got --volumes for rows. Give --map too.")
-    if layout != "tiles":
+    for_maps = [
+        f"--{name}"
+        for one in (maps, scans)
+        for name, value in asdict(one).items()
+        if value not in (None, False)
+    ]
+    if for_maps:
         raise InvalidParameterError(
-            f"--layout must go with a map; got --layout {layout} for rows. Give --map too."
+            f"{' and '.join(for_maps)} must go with a map of images; got rows. Give --map too, or leave out."
         )
     if report is not None:
         check_report_place(report)
@@ -227,6 +220,7 @@ def _fit_map(
     out: Output,
     data: str,
     source: SourceOptions,
+    scans: ScanOptions,
     output: Path,
     kind: str | None,
     chosen: dict[str, Any],
@@ -244,7 +238,7 @@ def _fit_map(
         )
     own = {name: chosen.pop(name) for name in ("random_state",) if name in chosen}
     estimator = _members(kind, chosen)
-    fit_map(out, data, source, output, estimator, settings | own, normal)
+    fit_map(out, data, source, scans, output, estimator, settings | own, normal)
 
 
 def _members(kind: str | None, chosen: dict[str, Any]) -> Any:

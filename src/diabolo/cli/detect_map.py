@@ -13,7 +13,7 @@ import typer
 
 from diabolo.cli.console import Output, counted, duration, number, print_pairs
 from diabolo.cli.detecting import NormalValue, anomalies, load_map, percent, print_labels, threshold_told
-from diabolo.cli.options import SourceOptions
+from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.cli.output import FOLDER, aside, check_place, naming
 from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
@@ -42,6 +42,7 @@ def fit_map(
     out: Output,
     data: str,
     source: SourceOptions,
+    scans: ScanOptions,
     output: Path,
     estimator: Any,
     settings: dict[str, Any],
@@ -51,7 +52,8 @@ def fit_map(
     from diabolo.applications import AnomalyMap
     from diabolo.cli.pictures import open_images
 
-    images = open_images(data, source)
+    images = open_images(data, source, scans)
+    fitted = AnomalyMap(estimator=estimator, **settings)
     chosen, left_out = list(range(len(images))), 0
     if normal is not None:
         truth = _truth(images, normal)
@@ -62,13 +64,12 @@ def fit_map(
             out.note(f"{images.name}: {counted(left_out, 'image')} not in {normal!r} not learned from")
     frames, groups = [], []
     for i in chosen:
-        parts = _frames(images, i, settings["n_dims"])
+        parts = _frames(images, i, fitted.n_dims)
         frames += [part for _, part in parts]
         groups += [i] * len(parts)
-    fitted = AnomalyMap(estimator=estimator, **settings)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
     together = groups if len(frames) > len(chosen) > 1 else None  # the slices of a scan
-    if images.scans and settings["n_dims"] == 2 and len(chosen) == 1:
+    if images.scans and fitted.n_dims == 2 and len(chosen) == 1:
         out.note(
             "map: the slices held out are neighbours of those learned from, so the false-alarm rate holds "
             "for slices of this scan, not for other scans. Give a folder of scans"
@@ -96,6 +97,8 @@ def _frames(images: Images, i: int, n_dims: int) -> list[tuple[str, Array]]:
     """Return an image, or the slices of a scan where the map is one of slices, with their names."""
     array, name = images.array(i), images.names[i]
     if images.scans and n_dims == 2:
+        if len(array) == 1:  # an x-ray
+            return [(name, array[0])]
         return [(f"{name}:{k}", part) for k, part in enumerate(array)]
     return [(name, array)]
 
@@ -180,6 +183,7 @@ class _Looked:
 def map(  # noqa: A001 - the name of the command
     out: Output,
     source: SourceOptions,
+    scans: ScanOptions,
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A map file that `detect fit` wrote from images.")
     ],
@@ -220,7 +224,7 @@ def map(  # noqa: A001 - the name of the command
 
     if find_spec("PIL") is None:
         raise MissingExtraError("Writing pictures", "Pillow", "images")
-    opened = open_images(images, source, fitted.n_channels_)
+    opened = open_images(images, source, scans, fitted.n_channels_)
     truth = _truth(opened, normal)
     level = fitted._level(threshold)
     looked = _Looked(most=None if report is None else [])

@@ -64,6 +64,74 @@ class StreamOptions:
 
 
 @dataclass(frozen=True)
+class ScanOptions:
+    """How scans are read."""
+
+    volume: Annotated[
+        int | None,
+        typer.Option(
+            "--volume",
+            metavar="N",
+            help="Of NIfTI files with several volumes (times, directions), the one to take, counted from 0.",
+        ),
+    ] = None
+    fill: Annotated[
+        float | None,
+        typer.Option(
+            "--fill",
+            metavar="X",
+            help="The value put where voxels of a scan are NaN or infinite, as some programs write the "
+            "background.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How a map of images looks at them."""
+
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="With a map: look at scans as volumes instead of slices.")
+    ] = False
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="NAME",
+            help="With a map: 'tiles' for surfaces, where anything may lie anywhere, or 'aligned' for images "
+            "of one size that show the same thing in the same place. (default: tiles)",
+        ),
+    ] = None
+    polarity: Annotated[
+        str | None,
+        typer.Option(
+            "--polarity",
+            metavar="NAME",
+            help="With an aligned map: count what is 'bright'er than it should be, 'dark'er, or 'both'. "
+            "(default: both)",
+        ),
+    ] = None
+    symmetric: Annotated[
+        bool,
+        typer.Option(
+            "--symmetric",
+            help="With an aligned map: left and right are alike, as of a head; take off what the other side "
+            "leaves over too.",
+        ),
+    ] = False
+
+    def given(self) -> dict[str, Any]:
+        """Return what was chosen, as ``AnomalyMap`` has it."""
+        chosen = {
+            "n_dims": 3 if self.volumes else None,
+            "layout": self.layout,
+            "polarity": self.polarity,
+            "symmetry": -1 if self.symmetric else None,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Reader:
     """How one parameter is read from text or from TOML."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diabolo.cli import inputs
-from diabolo.cli.options import SourceOptions
+from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.data.files import system_errors
 from diabolo.data.images import Look, find_images, head, survey, with_pillow
 from diabolo.data.loading import refuse
-from diabolo.data.scans import is_scan, read_scan
+from diabolo.data.scans import find_scans, is_scan
 from diabolo.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -72,10 +71,12 @@ def is_for_maps(data: str) -> bool:
     path = Path(data).expanduser()
     if not path.exists():
         return False
-    return bool(_scans_in(path)) or (path.is_dir() and bool(find_images(path)[0]))
+    return _holds_scans(path) or (path.is_dir() and bool(find_images(path)[0]))
 
 
-def open_images(data: str, source: SourceOptions, n_channels: int | None = None) -> Images:
+def open_images(
+    data: str, source: SourceOptions, scans: ScanOptions, n_channels: int | None = None
+) -> Images:
     """Return the images of DATA: a picture, a folder of them, a scan, a folder of scans, or an array.
 
     Parameters
@@ -88,13 +89,16 @@ def open_images(data: str, source: SourceOptions, n_channels: int | None = None)
     DataFileError, InvalidParameterError, MissingExtraError
     """
     path = Path(data).expanduser()
-    found = _scans_in(path) if path.exists() else []
+    found = find_scans(path) if path.exists() and _holds_scans(path) else []
     if found:
         refuse(source.image_size, "image_size", "pictures", path)
-        names = [_stem(place) for place in found]
-        if len({name.casefold() for name in names}) < len(names):
-            names = [place.name for place in found]
-        return Images(path.resolve().name, names, lambda i: read_scan(found[i]), scans=True)
+
+        def read(i: int) -> Scan:
+            return found[i].read(volume=scans.volume, fill=scans.fill)
+
+        return Images(path.resolve().name, [scan.name for scan in found], read, scans=True)
+    for name, value in asdict(scans).items():
+        refuse(value, name, "scans", path)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
     if paths:
         return _pictures(path, paths, classes, inputs.image_size(source), n_channels)
@@ -109,18 +113,14 @@ def open_images(data: str, source: SourceOptions, n_channels: int | None = None)
     return Images(dataset.name, [f"{i:0{digits}d}" for i in range(len(X))], lambda i: X[i])
 
 
-def _scans_in(path: Path) -> list[Path]:
-    """Return the scans that a path stands for: itself, or the NIfTI files and DICOM folders in it."""
+def _holds_scans(path: Path) -> bool:
+    """Return whether a path is a scan, or a folder with NIfTI or DICOM files, or with folders of DICOM."""
     if is_scan(path):
-        return [path]
-    if not path.is_dir():
-        return []
+        return True
     with system_errors(path):
-        return sorted(place for place in path.iterdir() if not place.name.startswith(".") and is_scan(place))
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"(\.nii|\.nii\.gz|\.dcm)$", "", path.name, flags=re.IGNORECASE)
+        return path.is_dir() and any(
+            is_scan(place) for place in path.iterdir() if not place.name.startswith(".")
+        )
 
 
 def _pictures(

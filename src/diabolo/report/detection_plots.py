@@ -61,7 +61,7 @@ def _histogram(
     axes.hist(held_out, bins=edges, weights=_shares(held_out), label=f"held-out {what} of the fit", **look)
     axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
     axes.set_ylabel(f"{what} of a bin, %")
-    axes.legend()
+    axes.legend(loc="upper right")
 
 
 def _shares(values: Floats) -> Floats:

@@ -147,7 +147,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
                 axes.set_xlim(0.5, len(rows) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             if i == 0:
-                axes.legend()
+                axes.legend(loc="upper right")
     return out[0]
 
 
@@ -268,7 +268,7 @@ def against(ours: Floats, theirs: Floats) -> str:
             plain_ticks(left.yaxis)
         left.set_xlabel("squared error of PCA")
         left.set_ylabel("squared error of this model")
-        left.legend(markerscale=2)
+        left.legend(markerscale=2, loc="upper left")
         right = drawing.add_subplot(1, 2, 2)
         edges = np.geomspace(smallest, largest, 36) if wide else np.linspace(0, largest, 36)
         right.hist(theirs, bins=edges, histtype="step", linewidth=1.8, color=MUTED, label="PCA")
@@ -278,7 +278,7 @@ def against(ours: Floats, theirs: Floats) -> str:
             plain_ticks(right.xaxis)
         right.set_xlabel("squared error of a sample")
         right.set_ylabel("samples")
-        right.legend()
+        right.legend(loc="upper right")
     return out[0]
 
 
