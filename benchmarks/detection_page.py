@@ -264,9 +264,9 @@ def about(records: Records) -> list[str]:
         "",
         "- SEMI: trained on a random half of the normal rows, scored on the other half and all anomalies.",
         "- UNSUP: trained on a bootstrap sample of all rows, scored on all rows.",
-        "- Seeds 0 to 4. On sets of 20,000 rows and more AutoEncoder, VAE and DeepSVDD have seed 0 only: "
-        "they would "
-        "take hours.",
+        "- Seeds 0 to 4; PyOD's deep detectors, which take hours, at most seed 0 on sets of 20,000 rows and "
+        "more, and fewer seeds elsewhere where the time ended (detection.json names each figure's seeds). "
+        "A dash: not run. Each comparison is on the sets that both have.",
         "- Intervals of means over sets: 95 %, bootstrap over the sets, whose choice is the largest part of "
         "the "
         "uncertainty. ± at single sets: 95 % by Student's t over the seeds.",

@@ -1,6 +1,6 @@
 """Lesions found in FLAIR slices and x-rays told apart, by nets that saw no disease, beside simple rules.
 
-    python benchmarks/medical.py --seeds 5
+    python benchmarks/medical.py --seeds 3
     python benchmarks/medical.py --quick
 
 writes benchmarks/results/medical.json, .md and .png. Half of the patients, and of the x-rays, were for

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import diabolo
-from diabolo.applications import AnomalyMap
+from diabolo import Autoencoder
+from diabolo.applications import AnomalyMap, whole
 from diabolo.applications.tiles import reduced
 from diabolo.applications.whole import Usual, copies, default_net, factor_for
 from diabolo.errors import InvalidDataError, InvalidParameterError
@@ -232,3 +237,40 @@ def test_the_same_seed_gives_the_same_bytes():
     )
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
+
+
+def test_the_other_side_lies_right_where_the_factor_does_not_go_into_the_width() -> None:
+    chance = np.random.default_rng(0)
+    half = ndimage.gaussian_filter(chance.normal(size=(48, 50)), 3).astype(np.float32)
+    picture = np.concatenate([half, half[:, ::-1]], axis=1)[None]
+
+    class Nothing(Autoencoder):
+        def reconstruct(self, X: Any) -> Any:
+            return np.zeros_like(X)
+
+    left = {}
+    for width in (96, 98, 100):  # by 3: a multiple, and two that are padded
+        cut = (100 - width) // 2
+        small = reduced(picture[:, :, cut : 100 - cut], 3)[None]
+        for off in (0.0, whole._off((48, width), 3, -1)):
+            excess, _ = whole._excess(Nothing(), small, 0.0, -1, off, flat=True)
+            left[width, off > 0] = float(np.sqrt(np.square(excess[..., 3:-3]).mean()))
+    assert whole._off((48, 96), 3, -1) == 0
+    # what remains is that the other side is smoothed
+    assert max(left[98, True], left[100, True]) < 1.3 * left[96, False] < left[100, False], left
+
+
+def test_settings_changed_after_fit_change_neither_maps_nor_files(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(12, 20, 24)).astype(np.float32)
+    one = AnomalyMap(
+        layout="aligned", polarity="bright", estimator=Autoencoder(latent_dim=4, epochs=1), random_state=0,
+        false_alarm_rate=0.4,
+    ).fit(images)  # fmt: skip
+    heat = one.heatmap(images)
+    one.set_params(
+        layout="tiles", polarity="dark", symmetry=-1, n_dims=3, tile=10, smoothing=5, scales=(1, 2)
+    )
+    np.testing.assert_array_equal(one.heatmap(images), heat)
+    read = AnomalyMap.load(one.save(tmp_path / "map.safetensors"))
+    np.testing.assert_array_equal(read.heatmap(images), heat)
+    assert (read.layout, read.polarity, read.symmetry) == ("aligned", "bright", None)

@@ -209,8 +209,11 @@ def test_rows_to_hold_out_can_be_given(rows: np.ndarray) -> None:
     one = detector().fit(rows, held_out=held_out[::-1])
     assert np.array_equal(np.sort(-one.score_samples(rows[held_out])), one.calibration_.scores)
     np.testing.assert_allclose(one.members[0].estimator._mean, rows[patients < 50].mean(0), rtol=1e-9)
-    for wrong in ([], [600], [-1], [3, 3], [0.5], np.arange(599), rows[:, 0] > 0, "all"):
-        with pytest.raises(InvalidParameterError, match=r"held_out must be numbers of rows from 0 to 599"):
+    ragged = ([[0, 1]], [[1], [1, 2]], [None, 1], 5)
+    for wrong in ([], [600], [-1], [3, 3], [0.5], np.arange(599), rows[:, 0] > 0, "all", *ragged):
+        with pytest.raises(
+            InvalidParameterError, match=r"held_out must be an array of numbers of rows from 0"
+        ):
             detector().fit(rows, held_out=wrong)
 
 

@@ -770,3 +770,19 @@ def test_a_real_head(real_data, tmp_path):
     assert image.shape == (181, 217, 181)
     np.testing.assert_array_equal(image.affine, scan.affine)
     assert image.header["sform_code"] == 4
+
+
+def test_no_two_scans_have_one_name(tmp_path):
+    def slices(folder, series, n):
+        folder.mkdir(exist_ok=True, parents=True)
+        for k in range(n):
+            slice_of(k, folder, name=f"{series[-2:]}-{k}.dcm", SeriesInstanceUID=series)
+
+    slices(tmp_path / "scans" / "p", "1.2.3.10", 3)
+    slices(tmp_path / "scans" / "p", "1.2.3.11", 3)
+    slices(tmp_path / "scans" / "p-1", "1.2.3.12", 3)
+    slices(tmp_path / "scans" / "scans", "1.2.3.13", 3)
+    slices(tmp_path / "scans", "1.2.3.14", 3)
+    names = [scan.name for scan in find_scans(tmp_path / "scans")]
+    assert len(names) == 5
+    assert len({name.casefold() for name in names}) == 5, names

@@ -38,7 +38,7 @@ _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out on
 _FOLDS = 5
 _LEAST_ROWS = 4
 _SAMPLE = 4096  # training rows that say what is typical
-_SET_APART = 0.2  # share of rows
+_SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
 _TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
@@ -318,12 +318,16 @@ class AnomalyDetector(Judging):
 
 def _numbers(held_out: Any, n: int) -> NDArray[np.int64]:
     """Return the numbers of the rows to hold out of n, in ascending order."""
-    numbers = np.unique(np.asarray(held_out))
-    good = numbers.dtype.kind in "iu" and 0 < len(numbers) == np.size(held_out) <= n - 2
-    if not good or numbers[0] < 0 or numbers[-1] >= n:
+    try:
+        given = np.asarray(held_out)
+    except ValueError:  # ragged
+        given = np.zeros(0)
+    whole = given.ndim == 1 and given.dtype.kind in "iu"
+    numbers = np.unique(given) if whole else np.zeros(0)
+    if not 0 < len(numbers) == given.size <= n - 2 or numbers[0] < 0 or numbers[-1] >= n:
         raise InvalidParameterError(
-            f"held_out must be numbers of rows from 0 to {n - 1}, each once, which leave two or more to "
-            f"train on; got {np.size(held_out)} of the type {numbers.dtype}. Leave it out to have them drawn."
+            f"held_out must be an array of numbers of rows from 0 to {n - 1}, each once, which leave two or "
+            f"more to train on; got {held_out!r}. Leave it out to have them drawn."
         )
     return numbers.astype(np.int64)
 

@@ -130,6 +130,8 @@ class AnomalyMap(Mapping):
         Images with a higher score are anomalies.
     pixel_threshold_ : float
         Pixels with a higher value are in the mask.
+    settings_ : dict
+        The parameters that fit was called with: maps and files go by these.
     """
 
     layout: str = "tiles"
@@ -180,6 +182,7 @@ class AnomalyMap(Mapping):
         held_out = self._held_out(len(pictures), groups, chance)
         for name in ("scales_", "whole_", "calibration_"):
             self.__dict__.pop(name, None)
+        self.settings_ = self._settings()
         self.n_channels_, self.size_ = pictures.n_channels, size
         tell = progress or (lambda share, what: None)
         training = [i for i in range(len(pictures)) if i not in held_out]
@@ -334,6 +337,7 @@ class AnomalyMap(Mapping):
             self._estimator(default_net, samples, chance),
             samples,
             good,
+            size=self.size_,
             smoothing=self.smoothing_,
             side=self.symmetry,
             flat=not self.n_channels_,

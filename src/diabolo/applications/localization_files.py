@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,18 @@ from diabolo.estimators import Autoencoder
 from diabolo.estimators.files import consistent, describe, pack, seed_to_store, unfitted, unpack
 from diabolo.persistence import MAP, read_model, write_model
 
-_PARAMETERS = tuple(f.name for f in fields(AnomalyMap))
 _USUAL = ("grey", "excess")  # of a Whole
 _CALIBRATIONS = {"calibration_": "calibration.images", "pixel_calibration_": "calibration.pixels"}
 
 
 def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
     """Write a fitted map: its autoencoders, what is typical of them, held-out scores, thresholds."""
-    params = {name: getattr(fitted, name) for name in _PARAMETERS}
+    params = dict(fitted.settings_)
     params["random_state"] = seed_to_store(params["random_state"])
-    factors = fitted._factors()
-    params["scales"] = None if factors is None else list(factors)
-    if fitted.estimator is not None:
-        params["estimator"] = describe(fitted.estimator)
+    if params["scales"] is not None:
+        params["scales"] = fitted.factors
+    if params["estimator"] is not None:
+        params["estimator"] = describe(params["estimator"])
     scales: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     for k, (scale, typical) in enumerate(zip(fitted.scales_, fitted.typical_, strict=True)):
@@ -79,6 +78,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
     out = AnomalyMap(**params)
     out._check_settings()
     out._settle(header["tile"])
+    out.settings_ = out._settings()
     if out.tile not in (None, out.tile_):
         raise ValueError(f"tiles of {out.tile_} and not {out.tile}")
     out.n_channels_ = _integer(header["n_channels"], 0)

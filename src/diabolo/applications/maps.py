@@ -30,10 +30,7 @@ _HIGHEST, _HIGHEST_ALIGNED = 100, 10  # one in so many pixels makes the image's 
 class Mapping(BaseEstimator):  # type: ignore[misc]
     """All that needs trained autoencoders and no training. Abstract: ``AnomalyMap`` sets the attributes."""
 
-    polarity: str
-    symmetry: int | None
-    reference: str
-    n_dims: int
+    settings_: dict[str, Any]
     scales_: list[Scale]
     typical_: list[Typical]
     whole_: Whole | None
@@ -46,6 +43,10 @@ class Mapping(BaseEstimator):  # type: ignore[misc]
     pixel_calibration_: Calibration
     threshold_: float
     pixel_threshold_: float
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the parameters: a fit keeps those that it was called with, for maps and files."""
+        return {name: getattr(self, name) for name in self._get_param_names()}
 
     # ------------------------------------------------------------------ maps
     @property
@@ -63,11 +64,15 @@ class Mapping(BaseEstimator):  # type: ignore[misc]
     def _heat(self, image: Floats) -> Floats:
         if self.whole_ is not None:
             return self.whole_.heat(
-                image, smoothing=self.smoothing_, side=self.symmetry, polarity=self.polarity
+                image,
+                smoothing=self.smoothing_,
+                side=self.settings_["symmetry"],
+                polarity=self.settings_["polarity"],
             )
+        within = self.settings_["reference"] == "image"
         total = np.zeros(image.shape[1:], dtype=np.float32)
         for scale, typical in zip(self.scales_, self.typical_, strict=True):
-            heat = typical.compared(*self._errors(scale, image), within=self.reference == "image")
+            heat = typical.compared(*self._errors(scale, image), within=within)
             total += enlarged(heat, scale.factor, total.shape)
         return total / np.float32(np.sqrt(len(self.scales_)))
 
@@ -94,7 +99,7 @@ class Mapping(BaseEstimator):  # type: ignore[misc]
 
     def _pictures(self, images: Any) -> Pictures:
         check_is_fitted(self, "calibration_")
-        pictures = check_pictures(images, self.n_dims, self.n_channels_)
+        pictures = check_pictures(images, self.settings_["n_dims"], self.n_channels_)
         if self.size_ is not None:
             pictures.one_size(self.size_)
         return pictures

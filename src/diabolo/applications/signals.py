@@ -306,11 +306,11 @@ def _apart(starts: Integers, window: int, share: float) -> tuple[Integers, Integ
         np.abs(starts[held_out[after]] - starts), np.abs(starts[held_out[np.maximum(after - 1, 0)]] - starts)
     )
     training = np.flatnonzero(nearest >= window)
-    if len(training) < len(held_out):
+    if len(training) < (1 - share) * n / 4:
         raise InvalidDataError(
             f"a series must be long enough to hold out {_STRETCHES} stretches for the threshold; got {n} "
-            f"windows, "
-            f"{len(training)} of which share no step with these. Give a longer series or a shorter window."
+            f"windows, of which {len(training)} share no step with the {len(held_out)} held out. Give a "
+            "longer series, a shorter window, or a smaller calibration_fraction."
         )
     return training, held_out
 

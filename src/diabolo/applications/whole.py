@@ -77,22 +77,27 @@ class Whole:
         samples: Floats,
         good: Floats,
         *,
+        size: tuple[int, ...],
         smoothing: float,
         side: int | None,
         flat: bool,
     ) -> Self:
-        """Fit to ``samples``, then look at pictures; both reduced, (n, channels, *extents)."""
+        """Fit to ``samples``, then look at pictures; both reduced, (n, channels, *extents), from ``size``."""
         estimator.fit(samples[:, 0] if flat else samples)
-        excess, contrast = _excess(estimator, good, smoothing, side, flat=flat)
+        off = _off(size, factor, side)
+        excess, contrast = _excess(estimator, good, smoothing, side, off, flat=flat)
         grey = Usual.of(blurred(good, smoothing), contrast)
         return cls(factor, estimator, grey, Usual.of(excess, contrast), flat)
 
     def heat(self, image: Floats, *, smoothing: float, side: int | None, polarity: str) -> Floats:
         """Return the map (*extents) of an image (channels, *extents), in standard deviations."""
         small = reduced(image, self.factor)[None]
-        excess, contrast = (x[0] for x in _excess(self.estimator, small, smoothing, side, flat=self.flat))
-        over = (excess - self.excess.mean) / self.excess.deviation(contrast)
         shape = image.shape[1:]
+        off = _off(shape, self.factor, side)
+        excess, contrast = (
+            x[0] for x in _excess(self.estimator, small, smoothing, side, off, flat=self.flat)
+        )
+        over = (excess - self.excess.mean) / self.excess.deviation(contrast)
         if polarity == "both":
             return enlarged(np.sqrt(np.square(over).mean(0)), self.factor, shape)
         # the picture's own edges at its own size: an outline is drawn along them
@@ -107,20 +112,37 @@ class Whole:
 
 
 def _excess(
-    estimator: Autoencoder, small: Floats, smoothing: float, side: int | None, *, flat: bool
+    estimator: Autoencoder, small: Floats, smoothing: float, side: int | None, off: float, *, flat: bool
 ) -> tuple[Floats, Floats]:
     """Return by how much pictures are brighter than restored, and the contrast of what is restored.
 
-    ``side`` is the axis along which the other side's excess is taken off.
+    ``side`` is the axis along which the other side's excess is taken off, ``off`` by how much it lies aside.
     """
     restored = estimator.reconstruct(small[:, 0] if flat else small).reshape(small.shape)
     excess = blurred(small - restored, smoothing)
     if side is not None:
-        excess = excess - np.flip(blurred(excess, _OTHER), side)
+        other = np.flip(blurred(excess, _OTHER), side)
+        if off:
+            aside = [0.0] * other.ndim
+            aside[side] = -off
+            other = ndimage.shift(other, aside, order=1, mode="nearest")
+        excess = excess - other
     axes = tuple(range(2, small.ndim))
     centred = restored - restored.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
     mean, square = (blurred(x, _AROUND) for x in (centred, np.square(centred)))
     return excess, np.maximum(square - np.square(mean), 0)
+
+
+def _off(size: tuple[int, ...], factor: int, side: int | None) -> float:
+    """Return how far, in reduced pixels, a picture's middle lies from that of what it is reduced to.
+
+    The last of the reduced pixels is padded where the factor does not go into the extent; turned about, the
+    picture would lie that much aside.
+    """
+    if side is None:
+        return 0.0
+    block = min(factor, size[side])
+    return (-size[side] % block) / block
 
 
 def blurred(maps: NDArray[Any], sigma: float) -> Floats:

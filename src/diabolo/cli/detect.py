@@ -156,7 +156,7 @@ def fit(
         f"--{name}"
         for one in (maps, scans)
         for name, value in asdict(one).items()
-        if value not in (None, False)
+        if value is not None and value is not False
     ]
     if for_maps:
         raise InvalidParameterError(

@@ -17,7 +17,7 @@ from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.cli.output import FOLDER, aside, check_place, naming
 from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
-from diabolo.errors import InvalidParameterError, MissingExtraError
+from diabolo.errors import InvalidDataError, InvalidParameterError, MissingExtraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -324,7 +324,10 @@ def _look(
     frames = _frames(images, i, fitted.n_dims)
     heats, scores = [], []
     for name, frame in frames:
-        heat = fitted.heatmap([frame])[0]
+        try:
+            heat = fitted.heatmap([frame])[0]
+        except InvalidDataError as error:
+            raise InvalidDataError(f"{name}: {error}") from None
         found = regions_of(heat, level)
         scores.append(fitted._image_score(heat))
         heats.append(heat)

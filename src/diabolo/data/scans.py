@@ -124,9 +124,9 @@ def find_scans(path: str | Path) -> list[ScanPlace]:
     for folder in inside:
         if folder.is_dir():
             found += _series_in(folder, f"{folder.name}/")
-    if len({scan.name.casefold() for scan in found}) == len(found):
-        return found
-    return [scan if scan.files else replace(scan, name=_in_full(scan.name, scan.path)) for scan in found]
+    if len({scan.name.casefold() for scan in found}) < len(found):
+        found = [scan if scan.files else replace(scan, name=_in_full(scan.name, scan.path)) for scan in found]
+    return _told_apart(found)
 
 
 def _series_in(folder: Path, prefix: str) -> list[ScanPlace]:
@@ -141,8 +141,23 @@ def _series_in(folder: Path, prefix: str) -> list[ScanPlace]:
             found.append(ScanPlace(prefix + _stem(files[0]), files[0]))
         else:
             number += 1
-            found.append(ScanPlace(f"{name}-{number}" if several > 1 else name, folder, tuple(files)))
+            own = f"{name}-{number}" if several > 1 else name
+            found.append(ScanPlace(own, folder, tuple(files)))
     return found
+
+
+def _told_apart(scans: list[ScanPlace]) -> list[ScanPlace]:
+    """Return scans of which no two have one name: what is written of one must not replace another's."""
+    out: list[ScanPlace] = []
+    taken: set[str] = set()
+    for scan in scans:
+        name, number = scan.name, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{scan.name} ({number})"
+        taken.add(name.casefold())
+        out.append(replace(scan, name=name))
+    return out
 
 
 def _stem(path: Path) -> str:
@@ -342,6 +357,8 @@ def _finite(scan: Scan, fill: float | None) -> Scan:
             f"{scan.path} must hold finite voxels; got {int(bad.sum())} of {bad.size} that are not. "
             "If they are background, give fill=0."
         )
+    if not np.isfinite(fill):
+        raise InvalidParameterError(f"fill must be a finite number; got {fill!r}. Give for example 0.")
     scan.voxels[bad] = fill
     return scan
 

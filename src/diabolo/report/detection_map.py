@@ -141,8 +141,9 @@ def _scores(fitted: Any, scores: Doubles, truth: NDArray[np.bool_] | None) -> st
     else:
         groups = {"labelled normal": scores[~truth], "labelled anomalies": scores[truth]}
     held_out = fitted.calibration_.scores
+    part = "hundredth" if fitted.size_ is None else "tenth"
     told = (
-        "Share of the images in each bin. An image's score is the mean of the highest hundredth of its heat "
+        f"Share of the images in each bin. An image's score is the mean of the highest {part} of its heat "
         f"map. The threshold comes from the {len(held_out):,} held-out images alone; good images that are "
         "new should lie as these do."
     )
