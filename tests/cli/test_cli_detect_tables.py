@@ -106,6 +106,8 @@ def test_notes_on_columns_that_do_no_good(run: Run, tmp_path: Path) -> None:
     rows["town"] = [f"t{k % 60}" for k in range(500)]
     rows["slip"] = rows["income"].astype(object)
     rows.loc[17, "slip"] = "unknown"
+    rows["first"] = rows["income"].astype(object)
+    rows.loc[0, "first"] = "oops"
     data = tmp_path / "rows.csv"
     rows.to_csv(data, index=False)
     said = run("detect", "fit", data, *LABELS, *SMALL, "-o", tmp_path / "d.safetensors", "--epochs", "1")
@@ -113,6 +115,8 @@ def test_notes_on_columns_that_do_no_good(run: Run, tmp_path: Path) -> None:
     assert "column 'number' counts the rows" in said.err
     assert "column 'town' has 60 categories: all but the 50 most frequent count as one" in said.err
     assert "'slip' is taken as categories, since row 17 (rows count from 0) holds 'unknown'" in said.err
+    assert "'first' is taken as categories, since row 0 (rows count from 0) holds 'oops'" in said.err
+    assert said.err.count("is taken as categories") == 2
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,28 @@ def test_text_that_looks_like_numbers_stays_text(run: Run, fitted: Path, tmp_pat
     rows.to_csv(data, index=False)
     said = run("detect", "score", fitted, data, "-o", tmp_path / "t.csv")
     assert said.code == 1
-    assert "'married' must hold numbers; got 'maybe' in row 0" in said.err
+    assert "must hold truth values (true, false), as in fit; got 'maybe' in row 0" in said.err
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "odd", "place"),
+    [
+        ("zip", "10115", "oops", "row 4 (line 5)"),
+        ("married", "true", "maybe", "row 3 (rows count from 0)"),
+        ("married", "true", "5", "row 3 (rows count from 0)"),
+        ("married", "1", "true", "row 3 (rows count from 0)"),
+    ],
+)
+def test_one_odd_cell_is_named(
+    run: Run, fitted: Path, tmp_path: Path, column: str, first: str, odd: str, place: str
+) -> None:
+    rows = people().iloc[:6].assign(**{column: first})
+    rows.loc[3, column] = odd
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    said = run("detect", "score", fitted, tmp_path / "new.csv", "-o", tmp_path / "s.csv")
+    assert said.code == 1
+    assert f"Column '{column}' of" in said.err
+    assert f"got '{odd}' in {place}" in said.err
 
 
 def test_scores_of_another_table_are_refused(run: Run, fitted: Path, images: Path, tmp_path: Path) -> None:

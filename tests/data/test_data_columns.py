@@ -34,10 +34,21 @@ def test_cells_say_what_a_column_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.features["fit"].tolist() == [True, False, True, None]
     assert found.features["code"].tolist() == ["7", "8", "A1", "9"]
     assert np.isnan(found.features["none"]).all()
-    assert found.odd == {"code": ("A1", 2)}
+    assert found.odd == {"job": ("clerk", 0), "code": ("A1", 2)}
     assert found.y is not None
     assert found.y.tolist() == ["a", "b", "a", "b"]
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("block", [1, 10_000])
+@pytest.mark.parametrize("slip", ["oops", "true"])
+def test_a_slip_in_the_first_row_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, slip: str
+) -> None:
+    monkeypatch.setattr("diabolo.data.text.BLOCK", block)
+    numbers = "".join(f"{k},{k}\n" for k in range(5))
+    found = read_columns(write(tmp_path / "t.csv", f"a,b\n{slip},1\n{numbers}"))
+    assert found.odd == {"a": (slip, 0)}
 
 
 def test_columns_are_read_as_they_were_before(tmp_path: Path) -> None:
@@ -123,6 +134,32 @@ def test_parquet_files_say_the_same(tmp_path: Path) -> None:
     assert forced.features["fit"].tolist() == ["true", "false", "true", None]
     with pytest.raises(DataFileError, match=r"'job'.* must hold numbers; got 'clerk' in row 1"):
         read_columns(tmp_path / "t.parquet", numbers=["job"])
+
+
+def test_parquet_numbers_as_text_are_the_words_of_a_text_table(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    words = ["0.1", "7", "-2", "", "1234567.25", "10000000000000000"]
+    pq.write_table(pa.table({"a": [float(word) if word else None for word in words]}), tmp_path / "t.parquet")
+    text = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{word},1\n" for word in words))
+    found = read_columns(tmp_path / "t.parquet", texts=["a"]).features["a"].tolist()
+    assert found == read_columns(text, texts=["a"]).features["a"].tolist()
+    assert found == [word or None for word in words]
+
+
+def test_parquet_files_may_lack_truth_values_but_not_hold_numbers(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"t": [True, None]}), tmp_path / "1.parquet")
+    for missing in (pa.nulls(2), pa.array([None, None], pa.float64())):
+        pq.write_table(pa.table({"t": missing}), tmp_path / "2.parquet")
+        assert read_columns(tmp_path).features["t"].tolist() == [True, None, None, None]
+        assert read_columns(tmp_path, texts=["t"]).features["t"].tolist() == ["true", None, None, None]
+    pq.write_table(pa.table({"t": [None, 1, 0]}), tmp_path / "2.parquet")
+    with pytest.raises(DataFileError, match=r"'t' of .* got truth values and 1 in row 4"):
+        read_columns(tmp_path)
 
 
 def test_parquet_columns_of_other_types_and_damaged_files_are_refused(tmp_path: Path) -> None:

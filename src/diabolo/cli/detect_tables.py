@@ -153,6 +153,9 @@ def load_rows_for(
     as_in_fit = _kinds_in_fit(detector)
     found = _read(data, source, list(as_in_fit), as_in_fit)
     inputs.note_left_out(out, found.name, found.left_out)
+    for name, kind in as_in_fit.items():
+        if kind == "truth":
+            _refuse_words(found.features[name].tolist(), name, data)
     return _as_table(found)
 
 
@@ -172,19 +175,40 @@ def _read(
 
 
 def _kinds_in_fit(detector: AnomalyDetector) -> dict[str, str]:
-    """Return for each column of a fitted detector whether it held text or numbers, or may hold either."""
+    """Return for each column of a fitted detector whether it held text, numbers, truth values, or any."""
     assert detector.encoder_ is not None
     found = {}
     for column in detector.encoder_.to_dict()["columns"]:
         coding = column["coding"]
         levels = coding.get("levels")
         if levels is None:
-            found[str(column["name"])] = "any" if coding.get("truth") else "numbers"
+            found[str(column["name"])] = "truth" if coding.get("truth") else "numbers"
         elif levels:
-            found[str(column["name"])] = "text" if isinstance(levels[0], str) else "any"
+            types = {type(level) for level in levels}
+            kind = "truth" if types == {bool} else "numbers" if types <= {int, float} else "any"
+            found[str(column["name"])] = "text" if isinstance(levels[0], str) else kind
         else:  # no level was seen twice
             found[str(column["name"])] = "numbers" if "float" in column["dtype"] else "text"
     return found
+
+
+def _refuse_words(cells: list[Any], name: str, data: str) -> None:
+    """Raise for a column of truth values in fit that is text now, naming the cell that makes it so."""
+    from diabolo.data.text import parse
+
+    if not any(isinstance(cell, str) for cell in cells):
+        return  # truth values, or numbers in their place
+    found: dict[str, list[int]] = {}
+    for row, cell in enumerate(cells):
+        if cell is not None:
+            truth = cell.casefold() in ("true", "false")
+            kind = "truth" if truth else "number" if parse([cell])[1] is None else "word"
+            found.setdefault(kind, []).append(row)
+    row = found["word"][0] if "word" in found else min(found.values(), key=len)[0]
+    raise InvalidDataError(
+        f"Column {name!r} of {data} must hold truth values (true, false), as in fit; got {cells[row][:40]!r} "
+        f"in row {row} (rows count from 0). Correct the cell, or leave it empty where the value is missing."
+    )
 
 
 def _as_table(found: Columns, kinds: dict[str | int, str] | None = None) -> Table:

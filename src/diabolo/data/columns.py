@@ -51,7 +51,7 @@ class Columns:
     left_out : tuple of str
         The columns that are neither features nor the labels, where the features were named.
     odd : dict of str to tuple (str, int)
-        Of columns of text whose first cells are numbers: the first that is none, and its row.
+        Of columns of text: the first cell that is no number, and its row.
     """
 
     features: dict[str, Array]
@@ -167,7 +167,7 @@ def _kinds(
     wanted: dict[str, str],
     path: Path,
 ) -> tuple[dict[int, str], dict[str, tuple[str, int]]]:
-    """Return what each column holds, and the odd cells among numbers."""
+    """Return what each column holds, and of those of text the first cell that is no number."""
     kinds = dict.fromkeys(features, "missing")
     odd: dict[str, tuple[str, int]] = {}
     start = 0
@@ -180,11 +180,12 @@ def _kinds(
             kind, bad = _kind(cells[i])
             if kind in ("truth", "text") and bad is not None and wanted.get(name) == "numbers":
                 raise _slip(name, cells[i][bad], f"{start + bad + 1} (line {lines[bad]})", path)
-            if kind == "text" and bad is not None and (bad or kinds[i] == "numbers"):
+            if bad is not None:
                 odd.setdefault(name, (cells[i][bad].strip(), start + bad))
             kinds[i] = _joined(kinds[i], kind)
         start += len(lines)
-    return kinds, odd
+    texts = {head.names[i] for i in features if kinds[i] == "text"}
+    return kinds, {name: cell for name, cell in odd.items() if name in texts}
 
 
 def _kind(cells: Sequence[str]) -> tuple[str, int | None]:
@@ -265,13 +266,14 @@ def _read_parquets(
             kind, bad = _kind(cells)
             if bad is not None and wanted.get(name) == "numbers":
                 raise _slip(name, cells[bad], str(bad + 1), path)
-            if kind == "text" and bad:
+            if kind == "text" and bad is not None:
                 odd[name] = (cells[bad], bad)
             found[name] = _typed(cells, wanted.get(name, kind), {})
         else:
-            found[name] = np.concatenate([_of_arrow(p, name, i, path) for p in pieces])
+            arrays = [_of_arrow(p, name, i, path) for p in pieces]
             if wanted.get(name) == "text":
-                found[name] = _as_text(found[name])
+                arrays = [_as_text(array) for array in arrays]
+            found[name] = _of_one_kind(arrays, name, path)
     y = np.concatenate(labels) if labels else None
     return _checked(Columns(found, y, path.resolve().name, left_out, odd), path)
 
@@ -293,6 +295,25 @@ def _of_arrow(column: Any, name: str, position: int, path: Path) -> Array:
     return arrow_numbers(column, name, position, path).astype(np.float64)
 
 
+def _of_one_kind(arrays: list[Array], name: str, path: Path) -> Array:
+    """Return numbers, or objects of which some files may hold nothing but missing cells, as one column."""
+    if all(array.dtype != object for array in arrays):
+        return np.concatenate(arrays)
+    out: Array = np.full(sum(map(len, arrays)), None, dtype=object)
+    start = 0
+    for array in arrays:
+        if array.dtype == object:
+            out[start : start + len(array)] = array
+        elif not np.isnan(array).all():
+            at = int(np.argmax(~np.isnan(array)))
+            raise DataFileError(
+                f"Column {name!r} of {path} must hold truth values in all files, or numbers in all; got "
+                f"truth values and {array[at]:g} in row {start + at + 1}. Write the files alike."
+            )
+        start += len(array)
+    return out
+
+
 def _as_text(values: Array) -> Array:
     """Return numbers or truth values as a text table would have them, None where missing."""
     out = np.empty(len(values), dtype=object)
@@ -300,7 +321,9 @@ def _as_text(values: Array) -> Array:
     if values.dtype == object:
         out[:] = [None if cell is None else str(cell).lower() for cell in cells]
     else:
-        out[:] = [None if cell != cell else f"{cell:.17g}" for cell in cells]
+        out[:] = [
+            None if cell != cell else f"{int(cell)}" if cell.is_integer() else repr(cell) for cell in cells
+        ]
     return out
 
 
