@@ -67,7 +67,6 @@ REASONS: dict[tuple[str, str], str] = {
     ("SEMI", "Cardiotocography"): OUTWARD,
     ("UNSUP", "Cardiotocography"): OUTWARD + " " + CLUSTERED.format("1.0", "2.2"),
     ("UNSUP", "cardio"): CLUSTERED.format("1.0", "3.7"),
-    ("UNSUP", "pendigits"): CLUSTERED.format("0.8", "3.0"),
     ("UNSUP", "wine"): CLUSTERED.format("1.8", "3.9") + " There are 129 rows in all.",
 }
 
