@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,7 +230,7 @@ def map(  # noqa: A001 - the name of the command
     with aside(output, folder=True) as folder:
         for sub in (_HEAT, _MASK):
             (folder / sub).mkdir()
-        for one in counting(out, "maps", _each_alone(opened), len(opened)):
+        for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
             mark = None if truth is None else bool(truth[one[0]])
             _look(fitted, opened, one[0], folder, level, looked, mark)
         box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
@@ -298,10 +297,6 @@ def _write_report(
 
 def _axes(fitted: AnomalyMap) -> tuple[str, ...]:
     return ("slice", "row", "column") if fitted.n_dims == 3 else ("row", "column")
-
-
-def _each_alone(images: Images) -> Iterator[list[int]]:
-    return ([i] for i in range(len(images)))
 
 
 def _look(
