@@ -64,10 +64,9 @@ def test_the_same_bytes_after_loading(stored: Any, tmp_path: Path) -> None:
     assert again == one.save(tmp_path / "first").read_bytes()
 
 
+@pytest.mark.parametrize("stored", ["tiles", "automatic"], indirect=True)
 def test_files_from_before_layouts_are_read(stored: Any, tmp_path: Path) -> None:
     kind, one, header, tensors = stored
-    if one.layout == "aligned":
-        pytest.skip("there were none")
     new = ("layout", "polarity", "symmetry")
     params = {key: value for key, value in header["params"].items() if key not in new}
     old = {key: value for key, value in header.items() if key != "size"}
@@ -148,10 +147,9 @@ def test_hostile_tensors(stored: Any, tmp_path: Path) -> None:
         refused(write(path, header, tensors | {key: torch.zeros(5)}))
 
 
+@pytest.mark.parametrize("stored", ["automatic"], indirect=True)  # else scales are those that were asked for
 def test_a_factor_beyond_the_images_costs_no_memory(stored: Any, tmp_path: Path) -> None:
     kind, one, header, tensors = stored
-    if kind != "automatic":
-        pytest.skip("scales that were asked for must be those of the file")
     scales = [header["scales"][0] | {"factor": 10**12}]
     back = AnomalyMap.load(write(tmp_path / "m", header | {"scales": scales}, tensors))
     assert np.isfinite(back.heatmap(pictures(kind))).all()
