@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from diabolo.applications.calibration import Calibration, check_rate
-from diabolo.applications.maps import Mapping
+from diabolo.applications.maps import Locating
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.scale import Scale, Typical, default_estimator, some_pixels
 from diabolo.applications.tiles import Floats, reduced
@@ -38,7 +38,7 @@ _MOST_TILE = {2: 1024, 3: 128}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AnomalyMap(Mapping):
+class AnomalyMap(Locating):
     r"""Finds the areas of images that its autoencoders, trained on good images, fail to restore.
 
     ``layout="tiles"`` is for surfaces, where anything may lie anywhere. Images, at several scales, are cut

@@ -27,7 +27,7 @@ Doubles = NDArray[np.float64]
 _HIGHEST, _HIGHEST_ALIGNED = 100, 10  # one in so many pixels makes the image's score
 
 
-class Mapping(BaseEstimator):  # type: ignore[misc]
+class Locating(BaseEstimator):  # type: ignore[misc]
     """All that needs trained autoencoders and no training. Abstract: ``AnomalyMap`` sets the attributes."""
 
     settings_: dict[str, Any]

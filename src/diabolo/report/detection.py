@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from diabolo.applications.ensemble import shares
 from diabolo.report import detection_plots as plots
 from diabolo.report.compare import format_value
-from diabolo.report.page import footer, write_whole
+from diabolo.report.page import write_page
 from diabolo.report.pictures import SampleView, labelled_rows, montage, to_pixels
 from diabolo.report.plots import short
-from diabolo.report.theme import cards, figure, section, table
+from diabolo.report.theme import cards, figure, percent, section, table
 from diabolo.report.verdicts import Judged, by_column, one_sided
 
 Array = NDArray[Any]
@@ -72,30 +71,27 @@ def write_detection_report(
         "rows": _rows(detector, judged),
         "members": _members(detector),
     }
-    named = dict(_SECTIONS)
     body = _headline(detector, judged)
-    body += "\n".join(section(key, named[key], inside) for key, inside in bodies.items() if inside)
-    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in _SECTIONS if bodies[key])
-    template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
+    body += "\n".join(section(key, name, bodies[key]) for key, name in _SECTIONS)
     shape = " × ".join(str(extent) for extent in detector.sample_shape_)
-    page = Template(template).substitute(
-        title=escape(title),
-        subtitle=escape(f"{type(detector).__name__}; rows of {shape} values; judged: {judged.told}."),
-        navigation=f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
+    return write_page(
+        directory,
+        title=title,
+        subtitle=f"{type(detector).__name__}; rows of {shape} values; judged: {judged.told}.",
+        links=_SECTIONS,
         body=body,
-        footer=footer(command),
+        command=command,
     )
-    return write_whole(Path(directory), page)
 
 
 def _headline(detector: Any, judged: Judged) -> str:
     scores = detector.calibration_.scores
     values = [
-        ("Flagged", f"{judged.flagged:,}", f"of {judged.n:,} rows, {_percent(judged.flagged / judged.n)}"),
+        ("Flagged", f"{judged.flagged:,}", f"of {judged.n:,} rows, {percent(judged.flagged / judged.n)}"),
         ("Threshold", format_value(detector.threshold_), "surprise; 1 is typical of a normal row"),
         (
             "Held-out rows beyond",
-            _percent(float((scores > detector.threshold_).mean())),
+            percent(float((scores > detector.threshold_).mean())),
             f"of {len(scores):,} that the weights had not seen",
         ),
     ]
@@ -116,10 +112,6 @@ def _headline(detector: Any, judged: Judged) -> str:
             for name, area in seen.items()
         ]
     return cards(values)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _surprises(detector: Any, judged: Judged) -> str:
@@ -144,7 +136,7 @@ def _labels(judged: Judged) -> str:
     said = one_sided(found)
     if said is not None:
         kept = [
-            f"{_percent(found[key])} of the {what} are flagged."
+            f"{percent(found[key])} of the {what} are flagged."
             for key, what in (("false_alarm_rate", "normal rows"), ("recall", "anomalies"))
             if found[key] is not None
         ]
@@ -153,7 +145,7 @@ def _labels(judged: Judged) -> str:
     svg = plots.curves(judged.truth, scores, (found["false_alarm_rate"], found["recall"]))
     told = (
         f"{found['n_anomalies']:,} labelled anomalies and {found['n_normal']:,} normal rows. At the threshold"
-        f" {_percent(found['recall'])} of the anomalies are found, and {_percent(found['false_alarm_rate'])}"
+        f" {percent(found['recall'])} of the anomalies are found, and {percent(found['false_alarm_rate'])}"
         " of the normal rows flagged."
     )
     return figure(svg, told)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from diabolo.report import detection_plots as plots
 from diabolo.report.compare import format_value
-from diabolo.report.page import footer, write_whole
+from diabolo.report.page import write_page
 from diabolo.report.pictures import picture
-from diabolo.report.theme import cards, figure, section, table
+from diabolo.report.theme import cards, figure, percent, section, table
 from diabolo.report.verdicts import measured, one_sided
 
 Doubles = NDArray[np.float64]
@@ -95,34 +94,27 @@ def write_map_report(
         "images": _images(fitted, most, level),
         "map": table(("setting", "value"), settings, kind="plain") if settings else "",
     }
-    named = dict(_SECTIONS)
     body = _headline(fitted, scores, truth)
-    body += "\n".join(section(key, named[key], inside) for key, inside in bodies.items() if inside)
-    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in _SECTIONS if bodies[key])
-    template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=escape(title),
-        subtitle=escape(f"{type(fitted).__name__}; judged: {told}."),
-        navigation=f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
+    body += "\n".join(section(key, name, bodies[key]) for key, name in _SECTIONS)
+    return write_page(
+        directory,
+        title=title,
+        subtitle=f"{type(fitted).__name__}; judged: {told}.",
+        links=_SECTIONS,
         body=body,
-        footer=footer(command),
+        command=command,
     )
-    return write_whole(Path(directory), page)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _headline(fitted: Any, scores: Doubles, truth: NDArray[np.bool_] | None) -> str:
     held_out = fitted.calibration_.scores
     flagged = int((scores > fitted.threshold_).sum())
     values = [
-        ("Flagged", f"{flagged:,}", f"of {len(scores):,} images, {_percent(flagged / len(scores))}"),
+        ("Flagged", f"{flagged:,}", f"of {len(scores):,} images, {percent(flagged / len(scores))}"),
         ("Threshold", format_value(fitted.threshold_), "score of an image"),
         (
             "Held-out images beyond",
-            _percent(float((held_out > fitted.threshold_).mean())),
+            percent(float((held_out > fitted.threshold_).mean())),
             f"of {len(held_out):,} good ones that the weights had not seen",
         ),
     ]
@@ -162,8 +154,8 @@ def _labels(fitted: Any, scores: Doubles, truth: NDArray[np.bool_] | None) -> st
     )
     told = (
         f"{found['n_anomalies']:,} labelled anomalies and {found['n_normal']:,} normal images. At the "
-        f"threshold {_percent(found['recall'])} of the anomalies are found, and "
-        f"{_percent(found['false_alarm_rate'])} of the normal images flagged."
+        f"threshold {percent(found['recall'])} of the anomalies are found, and "
+        f"{percent(found['false_alarm_rate'])} of the normal images flagged."
     )
     return figure(svg, told)
 

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
@@ -114,15 +114,10 @@ def write_report(
         parts.append(section("side-by-side", "The same samples through every model", same))
     parts += [_article(study, anchors[study.name], alone=len(studies) == 1) for study in studies]
     body = "\n".join(part for part in parts if part)
-    template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=escape(title),
-        subtitle=escape(_subtitle(bed, estimators)),
-        navigation=_navigation(anchors, body),
-        body=body,
-        footer=footer(command),
+    subtitle = _subtitle(bed, estimators)
+    return write_page(
+        directory, title=title, subtitle=subtitle, links=_links(anchors), body=body, command=command
     )
-    return write_whole(Path(directory), page)
 
 
 def _article(study: Study, anchor: str, alone: bool) -> str:
@@ -184,17 +179,13 @@ def _comparison(comparison: Comparison, anchors: Mapping[str, str]) -> str:
     return section("comparison", "Comparison", body + f'<p class="quiet">{escape(told)}</p>')
 
 
-def _navigation(anchors: Mapping[str, str], body: str) -> str:
-    """Return links to the models or, where there is one only, to its sections."""
+def _links(anchors: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the anchors and names of the models or, where there is one only, of its sections."""
     links = [("comparison", "Comparison"), ("side-by-side", "Side by side")]
     if len(anchors) > 1:
-        links += [(anchor, name) for name, anchor in anchors.items()]
-    else:
-        (anchor,) = anchors.values()
-        links += [(f"{anchor}--{key}", SHORT.get(key, name)) for key, name, *_ in ORDER]
-    links = [(anchor, name) for anchor, name in links if f'id="{anchor}"' in body]
-    inside = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in links)
-    return f'<nav aria-label="Sections"><ul>{inside}</ul></nav>'
+        return links + [(anchor, name) for name, anchor in anchors.items()]
+    (anchor,) = anchors.values()
+    return links + [(f"{anchor}--{key}", SHORT.get(key, name)) for key, name, *_ in ORDER]
 
 
 def _anchors(names: Sequence[str]) -> dict[str, str]:
@@ -219,7 +210,36 @@ def _subtitle(bed: Bench, estimators: Mapping[str, Any]) -> str:
     return told + "."
 
 
-def footer(command: str | None) -> str:
+def write_page(
+    directory: str | os.PathLike[str],
+    *,
+    title: str,
+    subtitle: str,
+    links: Iterable[tuple[str, str]],
+    body: str,
+    command: str | None,
+) -> Path:
+    """Write ``index.html`` into ``directory`` and return its path; all but ``body`` is plain text.
+
+    Of ``links``, pairs of anchor and name, those that are in the body make the navigation.
+    """
+    inside = "".join(
+        f'<li><a href="#{anchor}">{escape(name)}</a></li>'
+        for anchor, name in links
+        if f'id="{anchor}"' in body
+    )
+    template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        navigation=f'<nav aria-label="Sections"><ul>{inside}</ul></nav>',
+        body=body,
+        footer=_footer(command),
+    )
+    return _write_whole(Path(directory), page)
+
+
+def _footer(command: str | None) -> str:
     """Return how, with what and when a page was made."""
     packages = ("diabolo", "torch", "scikit-learn", "numpy", "matplotlib")
     versions = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
@@ -247,7 +267,7 @@ def _hardware() -> str:
     return f"{told}; {torch.get_num_threads()} threads"
 
 
-def write_whole(directory: Path, page: str) -> Path:
+def _write_whole(directory: Path, page: str) -> Path:
     """Write aside, then rename; a folder made for it goes again where that fails."""
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)

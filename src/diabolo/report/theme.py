@@ -38,6 +38,11 @@ def number(value: Any, style: str = "number") -> str:
     return escape(format_value(value, style))
 
 
+def percent(share: float) -> str:
+    """Return a share, 0 to 1, as a percentage."""
+    return f"{100 * share:.3g} %"
+
+
 def section(anchor: str, title: str, body: str, lead: str = "") -> str:
     """Return one section; nothing where the body is empty. ``title`` and ``lead`` are plain text."""
     if not body:
