@@ -32,6 +32,15 @@ class Bottleneck(ABC):
     mean: Tensor
     value: Tensor
     in_place = False  # whether value is h itself, changed, and the gradient at h that at the mean, changed
+    narrow = False  # whether it writes the code to where ``place`` says, whatever its layout
+
+    def place(self, value: Tensor) -> None:  # noqa: B027  (most have no use for it)
+        """Be told where the decoder looks for the code (n, d), before the first batch of n rows."""
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether there were dead units in the last batch, for ``revive``."""
+        return False
 
     @abstractmethod
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
@@ -48,7 +57,7 @@ class Bottleneck(ABC):
     def revive(
         self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
     ) -> dict[str, Tensor]:
-        """Return the reviving term where there is one, after adding its gradient to the decoder's."""
+        """Return the reviving term of the dead units, after adding its gradient to the decoder's."""
         return {}
 
 
@@ -133,14 +142,17 @@ class _TopK(Bottleneck):
             # it holds pre-activations of dead units as they stand, and nothing elsewhere
             out.add_(self.auxiliary.grad * (self.auxiliary != 0))
 
+    @property
+    def has_dead(self) -> bool:
+        return self.auxiliary is not None
+
     def code(self) -> Code:
         return Code(self.value, self.mean, self.mean, auxiliary=self.auxiliary)
 
     def revive(
         self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
     ) -> dict[str, Tensor]:
-        if self.auxiliary is None:
-            return {}
+        assert self.auxiliary is not None
         leaf = self.auxiliary.requires_grad_()
         with torch.enable_grad():
             term = objective.revival_weight * revival(module, passed, leaf).mean()
@@ -150,14 +162,18 @@ class _TopK(Bottleneck):
 
 # The same by NumPy: for narrow codes most of the time goes into calls, and it needs fewer and lighter ones.
 class _NarrowNoisy(_Noisy):
-    _n = 0
+    narrow = True
+
+    def place(self, value: Tensor) -> None:
+        """Set where the code goes, and make room of the same shape and layout."""
+        self.value, self.mean = value, torch.empty_like(value)
+        n = len(value)
+        self._noise = value.new_empty(value.shape)  # by rows: so the same noise comes as by autograd
+        self._drawn, self._z, self._y = self._noise.numpy(), value.numpy(), self.mean.numpy()
+        self._room, self._share = np.empty_like(self._y), np.full(n, 1.0 / n, dtype=self._y.dtype)
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         latent, n = self.latent, len(h)
-        if n != self._n:
-            self._n, self.mean, self.value = n, torch.empty_like(h), torch.empty_like(h)
-            self._y, self._z = self.mean.numpy(), self.value.numpy()
-            self._room, self._share = np.empty_like(self._y), np.full(n, 1.0 / n, dtype=self._y.dtype)
         a, y = self.activated.forward(h).numpy(), self._y
         mean = np.dot(self._share, a)
         np.subtract(a, mean, out=y)
@@ -168,9 +184,9 @@ class _NarrowNoisy(_Noisy):
         for kept, found in ((latent.running_mean, mean), (latent.running_var, variance)):
             running = kept.numpy()
             running += latent.MOMENTUM * (found - running)
-        self.value.normal_(generator=generator)
-        self._z *= latent.std
-        self._z += y
+        self._noise.normal_(generator=generator)
+        np.multiply(self._drawn, latent.std, out=self._z)
+        np.add(self._z, y, out=self._z)
 
     def backward(self, g: Tensor, out: Tensor) -> None:
         above, below, room, share = g.numpy(), out.numpy(), self._room, self._share
@@ -182,21 +198,26 @@ class _NarrowNoisy(_Noisy):
 
 
 class _NarrowTopK(_TopK):
-    _n = 0
+    narrow = True
+
+    def place(self, value: Tensor) -> None:
+        """Set where the code goes, and make room of the same shape and layout."""
+        self.value = self.mean = value
+        self._z = value.numpy()
+        self._chosen, self._room = np.empty_like(self._z), np.empty_like(self._z)
+        self._ranked = np.empty(self._z.shape, dtype=self._z.dtype)
+        self._ones = np.ones(len(value), dtype=self._z.dtype)
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         latent, n, k = self.latent, len(h), self.latent.k
         before = h.clone() if self.activated.rule is not None else h
         a = self.activated.forward(h).numpy()
-        if n != self._n:
-            self._n, self.value = n, torch.empty_like(h)
-            self.mean = self.value
-            self._z, self._chosen, self._room = self.value.numpy(), np.empty_like(a), np.empty_like(a)
-            self._ones = np.ones(n, dtype=a.dtype)
         if k == a.shape[1]:
             self._chosen[:] = 1.0
         else:
-            ranked = np.partition(a, (-k - 1, -k), axis=1)
+            ranked = self._ranked
+            np.copyto(ranked, a)
+            ranked.partition((-k - 1, -k), axis=1)
             bound = ranked[:, -k]
             np.greater_equal(a, bound[:, None], out=self._chosen, casting="unsafe")
             equal = bound == ranked[:, -k - 1]

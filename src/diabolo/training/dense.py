@@ -268,15 +268,19 @@ class DenseStep:
         # whether the decoder gets the encoder's output itself, and hands its gradient straight back
         joined = self.plain or (self.bottleneck is not None and self.bottleneck.in_place)
         add = self.by_autograd
+        narrow = self.bottleneck is not None and self.bottleneck.narrow
         inputs, h, up = [], self._seen, []
         for layer in self.encoder:
-            layer.allocate(n, data, by_rows=layer is self.encoder[-1] and not joined)
+            layer.allocate(n, data, by_rows=layer is self.encoder[-1] and not (joined or narrow))
             inputs.append(h)
             calls, h = layer.forward(h)
             up += calls
         self._h = h
-        decoded, z, down = [], h if joined else data.new_empty(n, self._code_size), []
-        self._z = z
+        decoded, down = [], []
+        upright = narrow and not h.is_contiguous()
+        self._z = z = h if joined else _buffer(data, n, self._code_size, upright)
+        if self.bottleneck is not None:
+            self.bottleneck.place(z)
         for layer in self.decoder:
             layer.allocate(n, data, by_rows=layer is self.decoder[-1])
             decoded.append(z)
@@ -333,14 +337,14 @@ class DenseStep:
         self._encode()
         if bottleneck is not None:
             bottleneck.forward(self._h, self.generator)
-            if not bottleneck.in_place:
+            if bottleneck.value is not self._z:
                 self._z.copy_(bottleneck.value)
         self._decode()
         terms: Terms = {LOSS: self._cost()}
         self._decode_back()
         if bottleneck is not None:
             terms |= penalties(bottleneck, self.objective, step, self._code_gradient)
-            if self.objective.revival_weight:
+            if self.objective.revival_weight and bottleneck.has_dead:
                 x = self._x
                 passed = ForwardPass(x, self._seen.view(x.shape), bottleneck.code(), self._raw.view(x.shape))
                 terms |= bottleneck.revive(self.module, self.objective, passed)

@@ -205,12 +205,14 @@ class _SparseTopK(Bottleneck):
         self.activated.backward(g)
         out.copy_(g)
 
+    @property
+    def has_dead(self) -> bool:
+        return len(self._dead) > 0
+
     def revive(
         self, module: AutoencoderModule, objective: Objective, passed: ForwardPass
     ) -> dict[str, Tensor]:
         kept, dead = self.kept, self._dead
-        if not len(dead):
-            return {}
         layer, most = kept.layer, self.latent.most_revived
         leaf = torch.addmm(layer.bias[dead], kept.seen, layer.weight[dead].t()).detach()
         if len(dead) > most:
