@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -445,6 +446,39 @@ def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np
                 call(wrong)
     with pytest.raises(ValueError, match="4 features"):
         fitted.predict(rows[:, :4])
+
+
+NO_ROWS = {
+    "Series": (pd.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
+    "Series of text": (pd.Series(["a", "b"]), "got Series. Call X.to_frame()"),
+    "Series of polars": (pl.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
+    "LazyFrame": (pl.LazyFrame({"a": [1.0, 2.0]}), "got LazyFrame. Call X.collect()"),
+    "dict": ({"a": [1, 2]}, "got dict. Call pandas.DataFrame(X)"),
+    "dicts": ([{"a": 1}, {"a": 2}], "got a list of dicts. Call pandas.DataFrame(X)"),
+    "strings": (["a", "b"], "got the shape (2,). Reshape your data"),
+    "None": (None, "got None. Turn it into one of these"),
+    "path": ("rows.csv", "got str. Read the file with diabolo.data.load"),
+    "Path": (Path("rows.csv"), f"got {type(Path()).__name__}. Read the file with"),
+    "number": (3.0, "got float. Turn it"),
+    "generator": ((row for row in [[1.0, 2.0]]), "got generator. Turn it"),
+    "column": (np.zeros(5), "got the shape (5,). Reshape your data"),
+    "value": (np.array(3.0), "got the shape ()."),
+    "matrix": (np.eye(5).view(np.matrix), "got matrix. Call numpy.asarray(X)"),
+    "masked": (np.ma.masked_equal(np.eye(5), 1), "got an array with masked values. Call X.filled"),
+    "complex": (np.eye(5) + 1j, "got the type complex128"),
+    "empty frame": (pd.DataFrame(), "got (0, 0)"),
+    "twins": (pd.DataFrame(np.eye(5), columns=list("abcda")), "must differ; got 'a' twice. Rename one"),
+}
+
+
+@pytest.mark.parametrize("case", NO_ROWS)
+def test_what_holds_no_rows_is_refused_in_words(fitted: AnomalyDetector, rows: np.ndarray, case: str) -> None:
+    X, message = NO_ROWS[case]
+    calls: list[Any] = [detector().fit, fitted.predict, fitted.score_samples]
+    for call in [*calls, detector(kinds={}).fit, Autoencoder(latent_dim=1).fit]:
+        with pytest.raises(InvalidDataError, match=re.escape(message)) as caught:
+            call(X)
+        assert re.search(r"must .*; got .*\. [A-Z]", str(caught.value))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
