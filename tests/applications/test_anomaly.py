@@ -32,7 +32,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import diabolo
 from diabolo import Autoencoder, ConvolutionalAutoencoder, persistence
 from diabolo.applications import AnomalyDetector, ensemble
-from diabolo.data import NpySource, ParquetSource
+from diabolo.data import ArraySource, NpySource, ParquetSource
 from diabolo.errors import (
     CalibrationWarning,
     DetectionWarning,
@@ -135,6 +135,26 @@ def test_settings_of_members_are_reached(rows: np.ndarray) -> None:
 def test_wrong_settings_are_named(rows: np.ndarray, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
         detector(**wrong).fit(rows)
+
+
+def test_no_setting_is_without_effect(rows: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="device must be left out where estimator is given"):
+        detector(device="cpu").fit(rows)
+    with pytest.raises(
+        InvalidParameterError, match=r"input_shape must be that of the .*, \(1, 5\); got \(5,"
+    ):
+        detector(estimator=[quick(input_shape=(1, 5)), quick()], input_shape=(5, 1)).fit(rows)
+    both = detector(estimator=[quick(), quick(input_shape=(5, 1))], input_shape=[5, 1]).fit(rows)
+    assert {tuple(member.estimator.input_shape) for member in both.members} == {(5, 1)}
+    table = pd.DataFrame(rows, columns=list("abcde"))
+    for settings, X in (({"kinds": {}}, table), ({}, table.assign(f=["x", "y"] * (len(rows) // 2)))):
+        with pytest.raises(InvalidParameterError, match="input_shape must be left out for a table of mixed"):
+            detector(input_shape=(X.shape[1], 1), **settings).fit(X)
+    with pytest.raises(InvalidParameterError, match="kinds must be left out for a Source"):
+        detector(kinds={"a": "categorical"}).fit(ArraySource(rows))
+    fitted = detector(kinds={}).fit(table).set_params(input_shape=(5, 1))
+    with pytest.raises(InvalidParameterError, match="input_shape must be left out"):
+        fitted.save(tmp_path / "d.safetensors")
 
 
 # ------------------------------------------------------------------ chance
@@ -580,7 +600,7 @@ import resource, sys
 import numpy as np
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector, ensemble
-from diabolo.data import NpySource
+from diabolo.data import ArraySource, NpySource
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 member = Autoencoder(epochs=1, batch_size=16384, optimizer="adam", hidden_dims=(), latent_dim=2)
 one = AnomalyDetector(estimator=member, trim=0, random_state=0)
