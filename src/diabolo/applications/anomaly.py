@@ -192,8 +192,8 @@ class AnomalyDetector(Judging):
             for name in ("scaling", "device"):
                 if (value := getattr(self, name)) != "auto":
                     raise InvalidParameterError(
-                        f"{name} must be left out where estimator is given, which has its own; got {value!r}. "
-                        "Set it there."
+                        f"{name} must be left out where estimator is given, which has its own; got "
+                        f"{value!r}. Set it there."
                     )
             given = self.input_shape
             shapes = [one.input_shape for one in own if one.input_shape is not None]
