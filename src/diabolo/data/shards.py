@@ -17,7 +17,7 @@ from diabolo.data.folders import BROKEN
 from diabolo.data.images import natural
 from diabolo.data.parquet import ParquetSource, has_rows
 from diabolo.data.sources import Chunk, Chunked, NpySource
-from diabolo.data.tables import joined_labels, read_parquet
+from diabolo.data.tables import NotNumbersError, joined_labels, read_parquet
 from diabolo.errors import DataFileError, InvalidDataError, SkippedWarning
 from diabolo.names import check_name, quoted
 
@@ -161,7 +161,7 @@ class ShardSource(Chunked):
             if dtype is not None:
                 self._check_bytes(path, dtype)
         except DataFileError as error:  # an InvalidDataError says that it is whole, but of another table
-            if not self.skips:
+            if not self.skips or isinstance(error, NotNumbersError):  # and so does this
                 raise
             self._skipped[path], self._why = rows, self._why or error
         else:
