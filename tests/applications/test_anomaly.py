@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -31,7 +32,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import diabolo
 from diabolo import Autoencoder, ConvolutionalAutoencoder, persistence
 from diabolo.applications import AnomalyDetector, ensemble
-from diabolo.data import NpySource, ParquetSource
+from diabolo.data import ArraySource, NpySource, ParquetSource
 from diabolo.errors import (
     CalibrationWarning,
     DetectionWarning,
@@ -134,6 +135,26 @@ def test_settings_of_members_are_reached(rows: np.ndarray) -> None:
 def test_wrong_settings_are_named(rows: np.ndarray, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
         detector(**wrong).fit(rows)
+
+
+def test_no_setting_is_without_effect(rows: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="device must be left out where estimator is given"):
+        detector(device="cpu").fit(rows)
+    with pytest.raises(
+        InvalidParameterError, match=r"input_shape must be that of the .*, \(1, 5\); got \(5,"
+    ):
+        detector(estimator=[quick(input_shape=(1, 5)), quick()], input_shape=(5, 1)).fit(rows)
+    both = detector(estimator=[quick(), quick(input_shape=(5, 1))], input_shape=[5, 1]).fit(rows)
+    assert {tuple(member.estimator.input_shape) for member in both.members} == {(5, 1)}
+    table = pd.DataFrame(rows, columns=list("abcde"))
+    for settings, X in (({"kinds": {}}, table), ({}, table.assign(f=["x", "y"] * (len(rows) // 2)))):
+        with pytest.raises(InvalidParameterError, match="input_shape must be left out for a table of mixed"):
+            detector(input_shape=(X.shape[1], 1), **settings).fit(X)
+    with pytest.raises(InvalidParameterError, match="kinds must be left out for a Source"):
+        detector(kinds={"a": "categorical"}).fit(ArraySource(rows))
+    fitted = detector(kinds={}).fit(table).set_params(input_shape=(5, 1))
+    with pytest.raises(InvalidParameterError, match="input_shape must be left out"):
+        fitted.save(tmp_path / "d.safetensors")
 
 
 # ------------------------------------------------------------------ chance
@@ -447,6 +468,39 @@ def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np
         fitted.predict(rows[:, :4])
 
 
+NO_ROWS = {
+    "Series": (pd.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
+    "Series of text": (pd.Series(["a", "b"]), "got Series. Call X.to_frame()"),
+    "Series of polars": (pl.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
+    "LazyFrame": (pl.LazyFrame({"a": [1.0, 2.0]}), "got LazyFrame. Call X.collect()"),
+    "dict": ({"a": [1, 2]}, "got dict. Call pandas.DataFrame(X)"),
+    "dicts": ([{"a": 1}, {"a": 2}], "got a list of dicts. Call pandas.DataFrame(X)"),
+    "strings": (["a", "b"], "got the shape (2,). Reshape your data"),
+    "None": (None, "got None. Turn it into one of these"),
+    "path": ("rows.csv", "got str. Read the file with diabolo.data.load"),
+    "Path": (Path("rows.csv"), f"got {type(Path()).__name__}. Read the file with"),
+    "number": (3.0, "got float. Turn it"),
+    "generator": ((row for row in [[1.0, 2.0]]), "got generator. Turn it"),
+    "column": (np.zeros(5), "got the shape (5,). Reshape your data"),
+    "value": (np.array(3.0), "got the shape ()."),
+    "matrix": (np.eye(5).view(np.matrix), "got matrix. Call numpy.asarray(X)"),
+    "masked": (np.ma.masked_equal(np.eye(5), 1), "got an array with masked values. Call X.filled"),
+    "complex": (np.eye(5) + 1j, "got the type complex128"),
+    "empty frame": (pd.DataFrame(), "got (0, 0)"),
+    "twins": (pd.DataFrame(np.eye(5), columns=list("abcda")), "must differ; got 'a' twice. Rename one"),
+}
+
+
+@pytest.mark.parametrize("case", NO_ROWS)
+def test_what_holds_no_rows_is_refused_in_words(fitted: AnomalyDetector, rows: np.ndarray, case: str) -> None:
+    X, message = NO_ROWS[case]
+    calls: list[Any] = [detector().fit, fitted.predict, fitted.score_samples]
+    for call in [*calls, detector(kinds={}).fit, Autoencoder(latent_dim=1).fit]:
+        with pytest.raises(InvalidDataError, match=re.escape(message)) as caught:
+            call(X)
+        assert re.search(r"must .*; got .*\. [A-Z]", str(caught.value))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_too_few_rows(rows: np.ndarray, n: int) -> None:
     with pytest.raises(InvalidDataError, match=f"at least [24] rows.*; got {n} sample"):
@@ -546,7 +600,7 @@ import resource, sys
 import numpy as np
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector, ensemble
-from diabolo.data import NpySource
+from diabolo.data import ArraySource, NpySource
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 member = Autoencoder(epochs=1, batch_size=16384, optimizer="adam", hidden_dims=(), latent_dim=2)
 one = AnomalyDetector(estimator=member, trim=0, random_state=0)

@@ -191,8 +191,6 @@ def test_settings(rows: np.ndarray) -> None:
 def test_scikit_learn_s_checks_but_for_the_labels() -> None:
     why = "PyOD's labels are 0 and 1"
     expected = {"check_outliers_train": why, "check_outliers_fit_predict": why}
-    why = "the check asks whatever has predict_proba for a classifier's tags"
-    expected |= {"check_estimator_sparse_array": why, "check_estimator_sparse_matrix": why}
     quick = Autoencoder(latent_dim=1, epochs=1, batch_size=64, validation_fraction=0)
     results = check_estimator(
         AnomalyDetector(estimator=quick, trim=0, random_state=0).as_pyod(),

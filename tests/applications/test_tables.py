@@ -424,7 +424,7 @@ REFUSED: list[tuple[Any, str]] = [
     (pd.DataFrame({"t": [("a", 1)]}), r"column 't' must .*; got \('a', 1\) in row 0"),
     (pd.DataFrame({"x": [1.0, np.inf]}), "column 'x' must be finite and within .*; got inf in row 1"),
     (np.array([[1.0], [1e39]]), r"column 0 must be finite and within .*; got 1e\+39 in row 1"),
-    (pd.Series([1, 2]), r"X must be a pandas or polars DataFrame or an array; got Series. Call X.to_frame"),
+    (pd.Series([1, 2]), r"X must be a pandas or polars DataFrame, or an array of rows; got Series. Call"),
     (polars_frame().lazy(), r"X must be a pandas .*; got LazyFrame. Call X.collect\(\)"),
     ([[1, 2], [3]], "X must be rows of one length"),
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,17 +241,119 @@ def test_info_and_threshold_of_a_mixed_detector(run: Run, fitted: Path, tmp_path
 
 
 # ---------------------------------------------------------------------------------------- piece by piece
-def test_mixed_tables_are_not_read_in_pieces(run: Run, fitted: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    data = tmp_path / "people.parquet"
-    people().to_parquet(data)
-    for words in (
-        ("detect", "fit", data, *LABELS, "--stream", "-o", tmp_path / "d.safetensors"),
-        ("detect", "score", fitted, data, "--stream", "-o", tmp_path / "s.csv"),
-    ):
-        said = run(*words)
+@pytest.mark.parametrize("kind", ["text", "parquet"])
+def test_mixed_tables_in_pieces_give_what_whole_ones_give(
+    run: Run, fitted: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data = table
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        data = tmp_path / "parts"
+        data.mkdir()
+        people()[:300].to_parquet(data / "1.parquet")
+        people()[300:].to_parquet(data / "2.parquet")
+    for module in ("text", "columns"):
+        monkeypatch.setattr(f"diabolo.data.{module}.BLOCK", 64)
+    place = tmp_path / "d.safetensors"
+    words = ("--drop", "id", "--categorical", "zip", "-o", place, "--report", tmp_path / "page", "--json")
+    said = run("detect", "fit", data, *LABELS, *SMALL, *words, "--stream")
+    assert said.code == 0, said.err
+    assert "700 rows of mixed columns, read piece by piece" in said.err
+    assert "are learned from" not in said.err
+    one, other = (AnomalyDetector.load(path) for path in (place, fitted))
+    assert one.encoder_ is not None
+    assert other.encoder_ is not None
+    assert one.encoder_.to_dict() == other.encoder_.to_dict()
+    assert np.array_equal(one.calibration_.scores, other.calibration_.scores)
+    assert said.json["labels"]["auc_roc"] > 0.9
+    assert ">clerk<" in (tmp_path / "page" / "index.html").read_text()
+    found = {}
+    for word in ("--stream", "--no-stream"):
+        out = tmp_path / f"{word}.csv"
+        said = run("detect", "score", fitted, data, word, *LABELS, "-o", out, "--json")
+        assert said.code == 0, said.err
+        scores = [float(line["score"]) for line in lines_of(out)]
+        found[word] = scores, [line["feature_1"] for line in lines_of(out)], said.json["labels"]
+    np.testing.assert_allclose(found["--stream"][0], found["--no-stream"][0], rtol=1e-7)
+    assert found["--stream"][1:] == found["--no-stream"][1:]
+
+
+def test_no_more_rows_are_learned_from_than_asked_for(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "d.safetensors"
+    numbers = tmp_path / "numbers.csv"
+    people()[["zip", "income"]].to_csv(numbers, index=False)
+    for data, words in ((table, ["--stream"]), (table, []), (numbers, [])):
+        said = run("detect", "fit", data, *SMALL, "--most-rows", "300", *words, "-o", place, "--json")
+        assert said.code == 0, said.err
+        assert "300 of 700 rows, drawn at random, are learned from" in said.err
+        assert (said.json["n_train"], said.json["n_judged"]) == (300, 300)
+    monkeypatch.setattr("diabolo.cli.detect_rows.MOST_ROWS", 400)
+    said = run("detect", "fit", table, *LABELS, *SMALL, "--stream", "-o", place, "--json")
+    assert said.code == 0, said.err
+    n_normal = int((people()["fraud"] == "no").sum())
+    assert (said.json["n_train"], said.json["labels"]["n_normal"]) == (400, round(0.2 * n_normal))
+    for wrong in ("0", "-3"):
+        said = run("detect", "fit", table, *SMALL, "--most-rows", wrong, "-o", tmp_path / "no")
         assert said.code == 2
-        assert "must be read as a whole; got --stream" in said.err
+        assert "--most-rows must be a whole number from 1 up" in said.err
+
+
+def test_text_tables_are_read_in_pieces_where_the_memory_gets_short(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = table.stat().st_size
+    for free, said_so in ((4 * size + 1000, False), (4 * size - 1000, True), (None, False)):
+        monkeypatch.setattr("diabolo.cli.streams.free_memory", lambda free=free: free)
+        said = run("detect", "fit", table, *SMALL, "--epochs", "1", "-o", tmp_path / "d.safetensors")
+        assert said.code == 0, said.err
+        assert ("read piece by piece" in said.err) == said_so
+
+
+def test_what_is_broken_of_a_mixed_table_is_not_skipped(run: Run, fitted: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    data = tmp_path / "parts"
+    data.mkdir()
+    people().to_parquet(data / "1.parquet")
+    for words in (
+        ("detect", "fit", data, *LABELS, *SMALL, "-o", tmp_path / "d.safetensors"),
+        ("detect", "score", fitted, data, "-o", tmp_path / "s.csv"),
+    ):
+        said = run(*words, "--broken", "skip")
+        assert said.code == 2
+        assert "--broken must be left out for a table of mixed columns" in said.err
+
+
+@pytest.mark.parametrize("kind", ["text", "parquet"])
+def test_memory_stays_flat_when_a_mixed_table_is_scored(fitted: Path, tmp_path: Path, kind: str) -> None:
+    """Read as a whole, the large table takes 130 MB more than the small one."""
+    pytest.importorskip("pyarrow")
+    rows = people(4000)
+    files = {}
+    for name, times in (("small", 2), ("large", 22)):
+        path = files[name] = tmp_path / f"{name}.{'csv' if kind == 'text' else 'parquet'}"
+        whole = pd.concat([rows] * times)
+        whole.to_csv(path, index=False) if kind == "text" else whole.to_parquet(path, index=False)
+    script = """
+import resource, sys
+from diabolo.cli import main
+peaks = []
+for data in sys.argv[2:4]:
+    try:
+        main(["detect", "score", sys.argv[1], data, "-o", sys.argv[4], "--top", "0", "-q"])
+    except SystemExit as end:
+        assert not end.code
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[1] - peaks[0])
+"""
+    out = tmp_path / "s.csv"
+    words = [str(fitted), str(files["small"]), str(files["large"]), str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert float(done.stdout) < 25
+    assert len(lines_of(out)) == 88_000
 
 
 def test_labels_of_pieces_are_measured(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diabolo.data.columns import column_names, is_table, read_columns
+from diabolo.data import ShardSource, load
+from diabolo.data.columns import ColumnTable, column_names, is_table, read_columns
 from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError
 
 TEXT = """\
@@ -177,3 +178,97 @@ def test_parquet_columns_of_other_types_and_damaged_files_are_refused(tmp_path: 
     pq.write_table(pa.table({"a": pa.array([], pa.float64())}), path)
     with pytest.raises(DataFileError, match="must hold a row"):
         read_columns(path)
+
+
+def test_shards_of_text_beside_such_of_numbers_or_truth_values_are_joined_by_their_words(
+    tmp_path: Path,
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    shards = [
+        {"a": ["x", "1"], "b": ["7", None], "c": ["true", ""], "d": ["0.1", "y"]},
+        {"a": [1.0, None], "b": [8.5, 9.0], "c": [False, None], "d": pa.array([0.1, 2], pa.float32())},
+        {"a": [True, False], "b": [1, 2], "c": [None, True], "d": [0.25, 1e30]},
+    ]
+    for i, columns in enumerate(shards):
+        pq.write_table(pa.table(columns), tmp_path / f"{i}.parquet")
+    found = read_columns(tmp_path).features
+    assert found["a"].tolist() == ["x", "1", "1", None, "true", "false"]
+    np.testing.assert_array_equal(found["b"], [7, np.nan, 8.5, 9, 1, 2])
+    assert found["c"].tolist() == [True, None, False, None, None, True]
+    assert found["d"].tolist() == ["0.1", "y", "0.1", "2", "0.25", str(int(1e30))]
+
+
+def test_labels_of_text_beside_numbers_are_joined_by_their_words(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    for i, labels in enumerate((["0", "bad"], [0.0, 1.0], [1, None])):
+        pq.write_table(pa.table({"x": [1.0, 2.0], "y": labels}), tmp_path / f"{i}.parquet")
+    words = ["0", "bad", "0", "1", "1", ""]
+    for found in (
+        read_columns(tmp_path, "y").y,
+        ShardSource(tmp_path, label="y").labels(),
+        load(tmp_path, label="y").y,
+    ):
+        assert found is not None
+        assert found.tolist() == words
+
+
+# ------------------------------------------------------------------------------------------------ pieces
+@pytest.mark.parametrize("kind", ["text", "parquet", "shards"])
+def test_pieces_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for module in ("text", "columns"):
+        monkeypatch.setattr(f"diabolo.data.{module}.BLOCK", 3)
+    frame = pd.DataFrame(
+        {
+            "n": [1.5, None, 3, 4, 5, 6, 7],
+            "t": list("aabbcca"),
+            "b": [True, False] * 3 + [True],
+            "y": range(7),
+        }
+    )
+    path = tmp_path / {"text": "t.csv", "parquet": "t.parquet", "shards": "parts"}[kind]
+    if kind == "text":
+        frame.to_csv(path, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        path.mkdir()
+        frame[:2].to_parquet(path / "1.parquet")
+        frame[2:].to_parquet(path / "2.parquet")
+    table = ColumnTable(path, "y")
+    assert (len(table), table.holes, table.plain) == (7, ("n",), False)
+    assert table.kinds == {"n": "numbers", "t": "text", "b": "truth"}
+    whole = table.rows()
+    numbers, parts = zip(*table.pieces(), strict=True)
+    assert max(map(len, numbers)) == 3
+    assert np.concatenate(numbers).tolist() == list(range(7))
+    some = table.rows(np.array([1, 3, 6]))
+    assert some.y is not None
+    assert some.y.tolist() == [1, 3, 6]
+    for name, values in whole.features.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
+        np.testing.assert_array_equal(some.features[name], values[[1, 3, 6]])
+
+
+def test_a_file_that_changes_between_two_passes_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,t\n1,x\n2,y\n")
+    table = ColumnTable(path)
+    for text in ("a,t\n1,x\n", "a\n1\n", "a,t\n1,x\nz,y\n"):
+        write(path, text)
+        with pytest.raises(InvalidDataError, match="must stay as it is while its data are used"):
+            table.rows()
+    path.unlink()
+    with pytest.raises(InvalidDataError, match=r"vanished|cannot be read any more"):
+        table.rows()
+
+
+def test_numbers_beyond_single_precision_are_placed(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,t\n1,1e40\n" + "1,x\n" * 3 + "inf,x\n")
+    with pytest.raises(InvalidDataError, match=r"column 'a' must be finite .*; got inf in row 4"):
+        ColumnTable(path).rows()
+    assert ColumnTable(path, columns=["t"]).rows().features["t"][0] == "1e40"

@@ -84,11 +84,12 @@ class AnomalyDetector(Judging):
         numbers, or with missing values, is coded by a ``TableEncoder``; members with the default loss then
         get ``Mixed``, which has the loss that fits each column. So is any table where this is given.
     input_shape : sequence of int, optional
-        Shape of one sample where rows come flattened.
+        Shape of one sample where rows come flattened. Not for tables of mixed columns.
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where the default's members are trained; members of your own have their own.
     random_state : int, RandomState or None, default=None
-        Seed. The same seed on the same machine gives the same bytes.
+        Seed; those of the members, whatever they have, are drawn with it. The same seed on the same machine
+        gives the same bytes.
 
     Attributes
     ----------
@@ -149,6 +150,11 @@ class AnomalyDetector(Judging):
         for name in ("members_", "calibration_"):  # a fit that fails leaves no mixture of two
             self.__dict__.pop(name, None)
         if isinstance(X, Source):
+            if self.kinds is not None:
+                raise InvalidParameterError(
+                    f"kinds must be left out for a Source, whose columns are numbers; got {self.kinds!r}. "
+                    "Leave it out, or give a frame."
+                )
             self._take_shape(X)
             self.encoder_, self._width = None, self.n_features_in_
             rows: Array | Source = X
@@ -182,11 +188,19 @@ class AnomalyDetector(Judging):
         if self.whitening is not None:
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
         if self.estimator is not None:
-            ensemble.check_estimators(self.estimator)
-            if self.scaling != "auto":
+            own = ensemble.check_estimators(self.estimator)
+            for name in ("scaling", "device"):
+                if (value := getattr(self, name)) != "auto":
+                    raise InvalidParameterError(
+                        f"{name} must be left out where estimator is given, which has its own; got "
+                        f"{value!r}. Set it there."
+                    )
+            given = self.input_shape
+            shapes = [one.input_shape for one in own if one.input_shape is not None]
+            if given is not None and not all(np.array_equal(shape, given) for shape in shapes):
                 raise InvalidParameterError(
-                    f"scaling must be left out where estimator is given, which has its own; got "
-                    f"{self.scaling!r}. Set it there."
+                    f"input_shape must be that of the estimator, {shapes[0]!r}; got {given!r}. Leave one of "
+                    "them out."
                 )
 
     def _folds(self, n: int, chance: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from diabolo.applications.anomaly import AnomalyDetector
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.ensemble import Member, check_estimators
+from diabolo.applications.judging import refuse_shape
 from diabolo.applications.tables import TableEncoder
 from diabolo.estimators.files import as_shape, consistent, describe, pack, seed_to_store, unfitted, unpack
 from diabolo.estimators.validation import check_seed, check_shape
@@ -132,7 +133,9 @@ def _check_parameters(detector: AnomalyDetector) -> None:
         check_name("scaling", detector.scaling, SCALINGS)
     check_seed(detector.random_state)
     TableEncoder(kinds=detector.kinds)._check_parameters()
-    if detector.input_shape is not None:
+    if detector.encoder_ is not None:
+        refuse_shape(detector.input_shape)
+    elif detector.input_shape is not None:
         shape = detector._row_shape if len(detector._row_shape) > 1 else None
         check_shape(detector.input_shape, detector._width, shape)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.errors import InvalidDataError, MissingExtraError
-from diabolo.estimators.validation import is_sparse
+from diabolo.estimators.validation import check_holds_rows, check_twins, is_sparse
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -87,13 +87,12 @@ def columns_of(X: Any) -> list[Column]:
     if library == "arrays":
         return [_of_array(X[:, i], i) for i in range(X.shape[1])]
     names = list(X.columns)
-    for i, name in enumerate(names):
+    for name in names:
         if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool):
             raise InvalidDataError(
                 f"names of columns must be texts or integers; got {name!r}. Rename the column."
             )
-        if name in names[:i]:
-            raise InvalidDataError(f"names of columns must differ; got {name!r} twice. Rename one of them.")
+    check_twins(names)
     read = _of_pandas if library == "pandas" else _of_polars
     plain = [int(name) if isinstance(name, np.integer) else name for name in names]
     return [
@@ -109,22 +108,18 @@ def as_table(X: Any) -> Any:
     InvalidDataError
         For what is no table.
     """
-    if library_of(X) != "arrays" or isinstance(X, np.ndarray):
+    if library_of(X) != "arrays":
         return X
     if is_sparse(X):
         raise InvalidDataError("X must be a frame or a dense array; got a sparse matrix. Call X.toarray().")
-    if hasattr(X, "collect") or hasattr(X, "to_frame"):
-        raise InvalidDataError(
-            f"X must be a pandas or polars DataFrame or an array; got {type(X).__name__}. "
-            f"Call {'X.collect()' if hasattr(X, 'collect') else 'X.to_frame()'}."
-        )
     if isinstance(X, (list, tuple)):
         lengths = {len(row) if isinstance(row, (list, tuple, np.ndarray)) else -1 for row in X}
         if len(lengths) > 1:
             raise InvalidDataError(
                 "X must be rows of one length; got a list whose rows differ in length. Pad or cut them."
             )
-        return np.array(X, dtype=object)
+        X = np.array(X, dtype=object)
+    check_holds_rows(X)
     return np.asarray(X)
 
 

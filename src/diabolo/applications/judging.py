@@ -27,6 +27,14 @@ Doubles = NDArray[np.float64]
 _ROWS_PER_BATCH = 512
 
 
+def refuse_shape(input_shape: Any) -> None:
+    """Raise where a shape is given for the rows of a table of mixed columns."""
+    if input_shape is not None:
+        raise InvalidParameterError(
+            f"input_shape must be left out for a table of mixed columns; got {input_shape!r}. Leave it out."
+        )
+
+
 class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
     """All that needs trained members and no training. Abstract: ``AnomalyDetector`` sets the attributes."""
 
@@ -44,6 +52,8 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
         """Return X as numeric rows; a table of mixed columns as its encoder has it."""
         if reset:
             mixed = self.kinds is not None or is_mixed(X)
+            if mixed:
+                refuse_shape(self.input_shape)
             # a value may be missing for the first time when scored: that is a surprise, and no error
             self.encoder_ = TableEncoder(kinds=self.kinds, missing="all").fit(X) if mixed else None
         if not reset:

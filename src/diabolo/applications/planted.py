@@ -21,6 +21,8 @@ _NEIGHBOURS = 5
 _TRAINING, _JUDGED = 4096, 1000  # rows that PCA and KNN are fitted on, and that are judged
 _SHIFT = (2.0, 4.0)  # standard deviations that a shifted value moves by
 _SHIFTED = 0.25  # share of a row's features that are shifted
+_TINY = 1e-100  # squares of smaller values are lost
+_FAR = 1e12  # standard deviations beyond which PCA and KNN tell nothing apart, and squares are kept
 
 
 def plant(
@@ -46,11 +48,22 @@ def plant(
     if k:
         moved = _some(n, k, max(1, round(_SHIFTED * k)), chance)
         shift = chance.uniform(*_SHIFT, size=(n, k)) * chance.choice([-1.0, 1.0], size=(n, k))
+        known = training[:, numeric]
+        powers = _powers(known)
+        spread = np.ldexp(_enlarged(known, powers).std(0, dtype=np.float64), -powers)
         out["shifted"] = rows.copy()
-        out["shifted"][:, numeric] += np.where(moved, shift, 0.0) * training[:, numeric].std(
-            0, dtype=np.float64
-        )
+        out["shifted"][:, numeric] += np.where(moved, shift, 0.0) * spread
     return out
+
+
+def _powers(training: Array) -> NDArray[np.int32]:
+    """Return by which powers of two the columns are enlarged: 0 for all but those of tiny values."""
+    largest = np.abs(training).max(0).astype(np.float64)
+    return np.where(largest < _TINY, -np.frexp(largest)[1], 0)
+
+
+def _enlarged(rows: Array, powers: NDArray[np.int32]) -> Array:
+    return np.ldexp(rows.astype(np.float64), powers) if powers.any() else rows
 
 
 def _some(n: int, d: int, k: int, chance: np.random.Generator) -> NDArray[np.bool_]:
@@ -65,14 +78,21 @@ def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
     standardised features.
     """
     training = training[:_TRAINING]
-    scaler = StandardScaler().fit(training)
-    known = scaler.transform(training)
-    pca = PCA(whiten=True).fit(known)
+    powers = _powers(training)
+    scaler = StandardScaler().fit(_enlarged(training, powers))
+
+    def standardised(x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.asarray(scaler.transform(_enlarged(x, powers)).clip(-_FAR, _FAR))
+
+    known = standardised(training)
+    with np.errstate(invalid="ignore"):  # of equal rows no component explains a share of the variance
+        pca = PCA(whiten=True).fit(known)
     near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known))).fit(known)
     kept = pca.explained_variance_ > 1e-9
     return {
-        "PCA": lambda x: np.square(pca.transform(scaler.transform(x))[:, kept]).sum(1),
-        "KNN": lambda x: near.kneighbors(scaler.transform(x))[0][:, -1],
+        "PCA": lambda x: np.square(pca.transform(standardised(x))[:, kept]).sum(1),
+        "KNN": lambda x: near.kneighbors(standardised(x))[0][:, -1],
     }
 
 

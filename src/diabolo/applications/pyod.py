@@ -14,6 +14,7 @@ from scipy.special import betaincinv, erf
 from scipy.stats import binom
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.anomaly import AnomalyDetector
@@ -281,6 +282,7 @@ class PyodDetector(BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.estimator_type = "outlier_detector"
+        tags.classifier_tags = ClassifierTags(multi_class=False)  # of predict_proba: two columns, no more
         tags.input_tags.sparse = True
         return tags
 

@@ -124,7 +124,8 @@ def fit(
     DATA may be a table of numbers, or one with text, truth values and missing cells too (.csv, .tsv,
     .parquet). Some anomalies among the rows do little harm. The threshold comes from rows that were held
     out: of fresh normal rows at most the share --false-alarm-rate is beyond it. `detect threshold` changes
-    it later. With labels (--label, or sub-folders of pictures with --normal) it is measured how well the
+    it later. Of a table of mixed columns that is larger than the memory a random sample is learned from
+    (--most-rows). With labels (--label, or sub-folders of pictures with --normal) it is measured how well the
     detector finds labelled anomalies, beside PCA and KNN of the same training rows.
 
     Of images, all of them good ones, a map is learned: `detect map` then shows where other images are unlike
@@ -143,6 +144,7 @@ def fit(
             "--test-fraction": test_fraction,
             "--drop": columns.drop,
             "--categorical": columns.categorical,
+            "--most-rows": columns.most_rows,
             "--stream": stream.stream,
             "--broken": stream.broken,
         }

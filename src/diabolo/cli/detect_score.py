@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diabolo.cli import streams
+from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output, counted, number, print_pairs
-from diabolo.cli.detect_tables import Table, cells_of, load_rows_for, refuse_pieces
+from diabolo.cli.detect_tables import cells_of, open_table_for, refuse_broken
 from diabolo.cli.detecting import (
     DetectorFile,
     NormalValue,
@@ -118,16 +118,18 @@ def _rows_to_score(
     import numpy as np
 
     if detector.encoder_ is not None:
-        refuse_pieces(data, source, options)
-    stream = None if detector.encoder_ is not None else streams.open_for(out, detector, data, source, options)
+        refuse_broken(options)
+        mixed = open_table_for(out, detector, data, source)
+        found = labelled(out, mixed.table.y, None, mixed.table.name, source, normal)
+        rows = mixed.frame() if options.stream is False else mixed
+        return rows, mixed.table.name, None if found is None else found[0]
+    stream = streams.open_for(out, detector, data, source, options)
     if stream is not None:
         name = streams.name_of(data)
         found = labelled(out, stream.labels(), None, name, source, normal)
         return stream, name, None if found is None else found[0]
-    dataset = load_rows_for(out, detector, data, source)
+    dataset = inputs.load_for(out, detector, data, source)
     found = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal)
-    if isinstance(dataset, Table):
-        return dataset.X, dataset.name, None if found is None else found[0]
     parts = [dataset.X] if dataset.X_test is None else [dataset.X, dataset.X_test]
     if found is not None and len(found) < len(parts):
         raise InvalidDataError(

@@ -1,9 +1,9 @@
-"""Tables for detectors: columns of numbers as an array, mixed ones and such with missing cells as a frame."""
+"""Tables for detectors: columns of numbers as an array, mixed ones and such with missing cells as frames."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output, counted
+from diabolo.cli.detect_notes import tell_columns
 from diabolo.cli.options import SourceOptions, StreamOptions
 from diabolo.errors import InvalidDataError, InvalidParameterError, MissingExtraError
 from diabolo.names import did_you_mean, quoted
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diabolo.applications import AnomalyDetector
-    from diabolo.data import Dataset, Source
-    from diabolo.data.columns import Columns
+    from diabolo.data import Dataset
+    from diabolo.data.columns import ColumnTable
+    from diabolo.data.opening import View
 
     Array = NDArray[Any]
 
-_MOST_LEVELS = 50  # that a detector tells apart in one column
-_NUMBERS = 0.5  # share of numbers among a text column's cells from which on words in it look like slips
+MOST_ROWS = 200_000  # that are learned from of a mixed table that is read piece by piece
+_SHARE = 4  # text tables that are larger than this part of the free memory are
+_PACKED = 5  # times that a packed text is longer when unpacked, about
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class ColumnOptions:
             "categorical anyway.",
         ),
     ] = None
+    most_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--most-rows",
+            metavar="N",
+            help="Learn from at most N rows, drawn at random. Not given: from all, or from 200,000 of a "
+            "table of mixed columns that is read piece by piece.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,43 @@ class Table:
     def sample_shape(self) -> tuple[int, ...]:
         """The number of columns."""
         return (self.X.shape[1],)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Rows of a table of mixed columns, some thousand in memory at a time: those with ``numbers``, or all."""
+
+    table: ColumnTable
+    numbers: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.table) if self.numbers is None else len(self.numbers)
+
+    def frames(self) -> Iterator[tuple[Array, Any]]:
+        """Return these rows as frames, with their numbers among these."""
+        import numpy as np
+
+        from diabolo.data.chunks import among
+
+        for numbers, features in self.table.pieces():
+            if self.numbers is not None:
+                some = among(numbers, self.numbers)
+                features = {name: values[some] for name, values in features.items()}
+                numbers = np.searchsorted(self.numbers, numbers[some])
+            if len(numbers):
+                yield numbers, _frame(features)
+
+    def cells(self, numbers: Array) -> Array:
+        """Return the cells of rows by their numbers in the table, (k, columns)."""
+        import numpy as np
+
+        order = np.unique(numbers, return_inverse=True)
+        found: Array = _frame(self.table.rows(order[0]).features).to_numpy(dtype=object)
+        return found[order[1]]
+
+    def frame(self) -> Any:
+        """Return these rows as one frame."""
+        return _frame(self.table.rows(self.numbers).features)
 
 
 def kept_columns(data: str, source: SourceOptions, options: ColumnOptions) -> list[str] | None:
@@ -110,6 +159,7 @@ def kept_columns(data: str, source: SourceOptions, options: ColumnOptions) -> li
 
 def load_rows(out: Output, data: str, source: SourceOptions, options: ColumnOptions) -> Dataset | Table:
     """Return DATA for a detector to be fitted on: mixed columns, or missing cells, make it a ``Table``."""
+    from diabolo.data.columns import read_columns
     from diabolo.data.tables import NotNumbersError
 
     columns = kept_columns(data, source, options)
@@ -126,52 +176,73 @@ def load_rows(out: Output, data: str, source: SourceOptions, options: ColumnOpti
         if dataset is not None and not (_has_holes(dataset) and _is_table(data)):
             return dataset
     kinds: dict[str | int, str] = dict.fromkeys(options.categorical or [], "categorical")
-    found = _read(data, source, columns)
-    table = _as_table(found, kinds)
-    _tell(out, found, table, set(kinds))
-    return table
+    found = read_columns(Path(data).expanduser(), source.label, columns)
+    tell_columns(out, found, set(kinds))
+    # kinds, be there none, have the detector code the columns even if those of training rows are plain
+    return Table(_frame(found.features), found.y, found.name, found.left_out, kinds)
 
 
-def load_rows_for(
-    out: Output, detector: AnomalyDetector, data: str, source: SourceOptions
-) -> Dataset | Table:
-    """Return DATA as a fitted detector takes it: of a table its columns, each read as in fit.
+def open_mixed(
+    data: str, source: SourceOptions, options: StreamOptions, columns: ColumnOptions
+) -> Pieces | None:
+    """Return DATA if it is a table that is to be read piece by piece and not all of numbers, else None."""
+    from diabolo.data.columns import ColumnTable
+
+    path = Path(data).expanduser()
+    if options.broken is not None or not (_is_table(data) and _in_pieces(data, source, options)):
+        return None
+    table = ColumnTable(path, source.label, kept_columns(data, source, columns))
+    return None if table.plain and not columns.categorical else Pieces(table)
+
+
+def _in_pieces(data: str, source: SourceOptions, options: StreamOptions) -> bool:
+    """Whether a table is to be read piece by piece; a text table takes about its size in memory."""
+    from diabolo.data.columns import is_text
+
+    path = Path(data).expanduser()
+    if options.stream is not None or not is_text(path):
+        return streams.by_pieces(data, source, options)
+    takes = path.stat().st_size * (_PACKED if path.suffix.lower() == ".gz" else 1)
+    free = streams.free_memory()
+    return free is not None and takes * _SHARE > free
+
+
+def learned_table(out: Output, rows: Pieces, options: ColumnOptions) -> tuple[Any, dict[str | int, str]]:
+    """Return rows to learn from as a frame, and the kinds of columns; say how these are taken."""
+    kinds: dict[str | int, str] = dict.fromkeys(options.categorical or [], "categorical")
+    found = rows.table.rows(rows.numbers)
+    tell_columns(out, found, set(kinds), rows.numbers)
+    return _frame(found.features), kinds
+
+
+def open_table_for(out: Output, detector: AnomalyDetector, data: str, source: SourceOptions) -> Pieces:
+    """Return a table as a fitted detector takes it: its columns, each read as in fit.
 
     Raises
     ------
     InvalidDataError
-        When DATA is no table and the detector one of tables, or a column is not there.
+        When DATA is no table, or a column is not there.
     """
-    encoder = detector.encoder_
-    if encoder is None:
-        return inputs.load_for(out, detector, data, source)
+    from diabolo.data.columns import ColumnTable
+
     if not _is_table(data):
         raise InvalidDataError(
             f"DATA must be a table (.csv, .tsv, .parquet) of {counted(detector.n_features_in_, 'column')}, "
             f"as the detector was fitted on; got {data}. Give such a table."
         )
-    as_in_fit = _kinds_in_fit(detector)
-    found = _read(data, source, list(as_in_fit), as_in_fit)
-    inputs.note_left_out(out, found.name, found.left_out)
-    for name, kind in as_in_fit.items():
-        if kind == "truth":
-            _refuse_words(found.features[name].tolist(), name, data)
-    return _as_table(found)
-
-
-def _read(
-    data: str, source: SourceOptions, columns: Sequence[str] | None, as_in_fit: dict[str, str] | None = None
-) -> Columns:
-    from diabolo.data.columns import read_columns
-
-    kinds = as_in_fit or {}
-    return read_columns(
+    kinds = _kinds_in_fit(detector)
+    table = ColumnTable(
         Path(data).expanduser(),
         source.label,
-        columns,
+        list(kinds),
         texts={name for name, kind in kinds.items() if kind == "text"},
         numbers={name for name, kind in kinds.items() if kind == "numbers"},
     )
+    inputs.note_left_out(out, table.name, table.left_out)
+    for name, kind in kinds.items():
+        if kind == "truth" and table.kinds[name] == "text":
+            raise _no_truth(table, name, data)
+    return Pieces(table)
 
 
 def _kinds_in_fit(detector: AnomalyDetector) -> dict[str, str]:
@@ -192,32 +263,32 @@ def _kinds_in_fit(detector: AnomalyDetector) -> dict[str, str]:
     return found
 
 
-def _refuse_words(cells: list[Any], name: str, data: str) -> None:
-    """Raise for a column of truth values in fit that is text now, naming the cell that makes it so."""
+def _no_truth(table: ColumnTable, name: str, data: str) -> InvalidDataError:
+    """Return the error for a column of truth values in fit that is text now, naming the cell that is."""
     from diabolo.data.text import parse
 
-    if not any(isinstance(cell, str) for cell in cells):
-        return  # truth values, or numbers in their place
-    found: dict[str, list[int]] = {}
-    for row, cell in enumerate(cells):
-        if cell is not None:
-            truth = cell.casefold() in ("true", "false")
-            kind = "truth" if truth else "number" if parse([cell])[1] is None else "word"
-            found.setdefault(kind, []).append(row)
-    row = found["word"][0] if "word" in found else min(found.values(), key=len)[0]
-    raise InvalidDataError(
-        f"Column {name!r} of {data} must hold truth values (true, false), as in fit; got {cells[row][:40]!r} "
-        f"in row {row} (rows count from 0). Correct the cell, or leave it empty where the value is missing."
+    counts: Counter[str] = Counter()
+    firsts: dict[str, tuple[int, str]] = {}
+    for numbers, features in table.pieces():
+        for row, cell in zip(numbers.tolist(), features[name].tolist(), strict=True):
+            if cell is not None:
+                truth = cell.casefold() in ("true", "false")
+                kind = "truth" if truth else "number" if parse([cell])[1] is None else "word"
+                counts[kind] += 1
+                firsts.setdefault(kind, (row, cell))
+    row, cell = firsts["word" if "word" in firsts else min(counts, key=lambda kind: counts[kind])]
+    return InvalidDataError(
+        f"Column {name!r} of {data} must hold truth values (true, false), as in fit; got {cell[:40]!r} in "
+        f"row {row} (rows count from 0). Correct the cell, or leave it empty where the value is missing."
     )
 
 
-def _as_table(found: Columns, kinds: dict[str | int, str] | None = None) -> Table:
+def _frame(features: dict[str, Array]) -> Any:
     try:
         import pandas as pd
     except ImportError as error:
         raise MissingExtraError("A table of mixed columns", "pandas", "tables") from error
-    # kinds, be there none, have the detector code the columns even if those of training rows are plain
-    return Table(pd.DataFrame(found.features), found.y, found.name, found.left_out, kinds or {})
+    return pd.DataFrame(features)
 
 
 def _is_table(data: str) -> bool:
@@ -232,60 +303,8 @@ def _has_holes(dataset: Dataset) -> bool:
     return dataset.X.dtype.kind == "f" and bool(np.isnan(dataset.X).any())
 
 
-# --------------------------------------------------------------------------------------------------- notes
-def _tell(out: Output, found: Columns, table: Table, codes: set[str | int]) -> None:
-    """Say how columns are taken, and which of them will do no good."""
-    import numpy as np
-
-    kinds: Counter[str] = Counter()
-    holes: list[str] = []
-    remarks: list[str] = []
-    for name, values in found.features.items():
-        cells = [cell for cell in values.tolist() if cell is not None and cell == cell]
-        if len(cells) < len(values):
-            holes.append(name)
-        if values.dtype != object and name not in codes:
-            kinds["numbers"] += 1
-            if len(cells) == len(values) > 2 and np.array_equal(np.diff(values), np.ones(len(values) - 1)):
-                remarks.append(
-                    f"column {name!r} counts the rows: later rows lie beyond it and look like anomalies. "
-                    f"Leave it out with --drop {name!r}, unless they are to be"
-                )
-            continue
-        truth = bool(cells) and isinstance(cells[0], bool) and name not in codes
-        kinds["truth values" if truth else "categories"] += 1
-        levels = Counter(cells)
-        if name in found.odd and not truth and _numbers_among(levels) > _NUMBERS * len(cells):
-            cell, row = found.odd[name]
-            remarks.append(
-                f"column {name!r} is taken as categories, since row {row} (rows count from 0) holds {cell!r} "
-                "among numbers. Correct such cells, or leave them empty, to have it taken as numbers"
-            )
-        elif len(levels) > _MOST_LEVELS and len(levels) > 0.9 * len(cells):
-            remarks.append(
-                f"column {name!r} holds another value in nearly every row, and tells next to nothing as "
-                f"categories. Leave it out with --drop {name!r}, or turn it into numbers"
-            )
-        elif len(levels) > _MOST_LEVELS:
-            remarks.append(
-                f"column {name!r} has {len(levels):,} categories: all but the {_MOST_LEVELS} most frequent "
-                "count as one"
-            )
-    told = ", ".join(f"{n} of {kind}" for kind, n in kinds.items())
-    missing = f"; cells are missing in {quoted(holes)}, which is learned too" if holes else ""
-    out.note(f"{found.name}: {counted(len(found), 'row')}, columns: {told}{missing}")
-    for remark in remarks:
-        out.note(f"{found.name}: {remark}")
-
-
-def _numbers_among(levels: Counter[Any]) -> int:
-    from diabolo.data.text import parse
-
-    return sum(n for cell, n in levels.items() if not isinstance(cell, str) or parse([cell])[1] is None)
-
-
 def taken(rows: Any, numbers: Array) -> Any:
-    """Return the rows with these numbers, in ascending order, of an array, a frame or a source."""
+    """Return the rows with these numbers, in ascending order."""
     import numpy as np
 
     from diabolo.data import Source
@@ -293,40 +312,46 @@ def taken(rows: Any, numbers: Array) -> Any:
 
     if isinstance(rows, np.ndarray):
         return rows[numbers]
+    if isinstance(rows, Pieces):
+        return Pieces(rows.table, numbers)
     if isinstance(rows, Source):
         return View(rows, np.setdiff1d(np.arange(len(rows)), numbers))
     return rows.iloc[numbers]
 
 
 def cells_of(rows: Any) -> Callable[[Array], Array] | None:
-    """Return what gives the cells of rows by their numbers, where these are a frame's."""
+    """Return what gives the cells of rows by their numbers, where these are those of a mixed table."""
+    if isinstance(rows, Pieces):
+        return rows.cells
     if not hasattr(rows, "iloc"):
         return None
     return lambda numbers: rows.iloc[numbers].to_numpy(dtype=object)
 
 
-def refuse_pieces(data: str, source: SourceOptions, options: StreamOptions) -> None:
-    """Raise where a table of mixed columns is to be read piece by piece, or is too large otherwise."""
-    if options.stream is not False and streams.by_pieces(data, source, options):
-        raise _to_be_whole(options)
+def refuse_broken(options: StreamOptions) -> None:
+    """Raise where what is broken of a mixed table is to be skipped."""
+    if options.broken is not None:
+        raise InvalidParameterError(
+            "--broken must be left out for a table of mixed columns, or with missing cells; got --broken "
+            f"{options.broken}. Leave it out, or its other columns with --drop."
+        )
 
 
-def check_numbers(stream: Source, options: StreamOptions, columns: ColumnOptions) -> None:
-    """Raise where data that are read piece by piece hold other columns than of numbers."""
+def open_numbers(
+    data: str, source: SourceOptions, options: StreamOptions, columns: ColumnOptions
+) -> View | None:
+    """Return DATA as a source where it is to be read piece by piece and all of numbers, else None."""
     from diabolo.data.tables import NotNumbersError
 
+    if not streams.by_pieces(data, source, options):
+        return None
     if columns.categorical:
-        raise _to_be_whole(options)
+        refuse_broken(options)
     try:
-        next(iter(stream.chunks(None)), None)
-    except NotNumbersError as error:
-        raise _to_be_whole(options) from error
-
-
-def _to_be_whole(options: StreamOptions) -> InvalidParameterError:
-    asked = "--broken" if options.broken is not None else "--stream"
-    given = "a large one" if options.stream is None and options.broken is None else f"{asked}"
-    return InvalidParameterError(
-        f"a table of mixed columns, or with missing cells, must be read as a whole; got {given}. Give "
-        "--no-stream if it fits into the memory, or leave its other columns out with --drop."
-    )
+        stream = streams.open_stream(data, source, options, kept_columns(data, source, columns))
+        if stream is not None:
+            next(iter(stream.chunks(None)), None)
+    except NotNumbersError:
+        refuse_broken(options)
+        raise
+    return stream

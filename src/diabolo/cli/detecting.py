@@ -197,7 +197,7 @@ class Part:
 
 
 def judged(detector: AnomalyDetector, rows: Any, truth: NDArray[np.bool_] | None = None) -> Iterator[Part]:
-    """Judge rows, a frame, or a source of them, part by part; a row is named by its number in these.
+    """Judge rows, a frame, a source or pieces of them, part by part; a row is named by its number in these.
 
     ``truth`` (n,) says which of them are labelled anomalies; its rows have the same numbers.
     """
@@ -212,9 +212,14 @@ def _parts(detector: AnomalyDetector, rows: Any) -> Iterator[tuple[NDArray[np.in
     """Return rows in parts as the members take them, with their numbers."""
     import numpy as np
 
+    from diabolo.cli.detect_tables import Pieces
     from diabolo.data import ArraySource
     from diabolo.data.opening import View
 
+    if isinstance(rows, Pieces):
+        for numbers, frame in rows.frames():
+            yield numbers, detector._check(frame, reset=False)
+        return
     if detector.encoder_ is not None:
         coded = detector._check(rows, reset=False)
         for numbers in np.array_split(np.arange(len(coded)), -(-len(coded) // _CODED)):

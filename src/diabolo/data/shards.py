@@ -17,7 +17,7 @@ from diabolo.data.folders import BROKEN
 from diabolo.data.images import natural
 from diabolo.data.parquet import ParquetSource, has_rows
 from diabolo.data.sources import Chunk, Chunked, NpySource
-from diabolo.data.tables import read_parquet
+from diabolo.data.tables import NotNumbersError, joined_labels, read_parquet
 from diabolo.errors import DataFileError, InvalidDataError, SkippedWarning
 from diabolo.names import check_name, quoted
 
@@ -79,7 +79,7 @@ def read_shards(
     if not parts:
         raise _empty(first_path.parent)
     first = parts[0]
-    y = None if first.y is None else np.concatenate([part.y for part in parts if part.y is not None])
+    y = None if first.y is None else joined_labels([part.y for part in parts if part.y is not None])
     X = np.concatenate([part.X for part in parts])
     return Dataset(X, y, feature_names=first.feature_names, name=name, left_out=first.left_out)
 
@@ -161,7 +161,7 @@ class ShardSource(Chunked):
             if dtype is not None:
                 self._check_bytes(path, dtype)
         except DataFileError as error:  # an InvalidDataError says that it is whole, but of another table
-            if not self.skips:
+            if not self.skips or isinstance(error, NotNumbersError):  # and so does this
                 raise
             self._skipped[path], self._why = rows, self._why or error
         else:
@@ -213,9 +213,8 @@ class ShardSource(Chunked):
         """Return the labels (n,) of all shards; None where their column was not named."""
         if self._label is None:
             return None
-        return np.concatenate(
-            [shard.labels() for shard in self._shards.values() if isinstance(shard, ParquetSource)]
-        )
+        found = [shard.labels() for shard in self._shards.values() if isinstance(shard, ParquetSource)]
+        return joined_labels([labels for labels in found if labels is not None])
 
     def chunks(self, generator: np.random.Generator | None = None) -> Iterator[Chunk]:
         """Return every sample once, in the pieces of the shards, with their numbers in the whole."""

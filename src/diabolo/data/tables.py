@@ -276,6 +276,18 @@ def arrow_labels(column: Any, name: str, position: int, path: Path) -> Array:
     return arrow_numbers(column, name, position, path)
 
 
+def joined_labels(parts: Sequence[Array]) -> Array:
+    """Return labels that come in parts as one array; numbers become words where other parts are text."""
+    if len({part.dtype.kind == "U" for part in parts}) > 1:
+        parts = [part if part.dtype.kind == "U" else np.array(number_words(part)) for part in parts]
+    return np.concatenate(parts)
+
+
+def number_words(values: Array) -> list[str]:
+    """Return numbers as a text table would have them, "" for NaN; those of single precision in its digits."""
+    return ["" if v != v else f"{int(v)}" if float(v).is_integer() else str(v) for v in values]
+
+
 def plain_arrow(column: Any) -> Any:
     """Return a dictionary-encoded column (a pandas categorical) as one of plain values."""
     import pyarrow as pa

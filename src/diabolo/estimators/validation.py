@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from math import prod
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,13 @@ def column_label(names: Any, index: int) -> str:
 
 
 def check_columns(X: Any) -> None:
-    """Raise where a frame's column is not numeric, naming it and its first value."""
+    """Raise where a frame has no rows, or twins among its columns, or one that is not numeric, naming it."""
     columns = getattr(X, "columns", None)
     if columns is None or not hasattr(X, "dtypes"):
         return
+    check_twins(columns)
+    if 0 in X.shape:
+        raise InvalidDataError(f"X must have rows and columns; got {X.shape}. Check the source.")
     for name in columns:
         values = X[name].to_numpy()
         if values.dtype.kind in "biuf" or not len(values):
@@ -43,6 +48,15 @@ def check_columns(X: Any) -> None:
         )
 
 
+def check_twins(names: Iterable[Any]) -> None:
+    """Raise where two columns have one name."""
+    seen: set[Any] = set()
+    for name in names:
+        if name in seen:
+            raise InvalidDataError(f"names of columns must differ; got {name!r} twice. Rename one of them.")
+        seen.add(name)
+
+
 def _is_number(value: object) -> bool:
     try:
         float(value)  # type: ignore[arg-type]
@@ -52,15 +66,57 @@ def _is_number(value: object) -> bool:
 
 
 def as_array(X: Any) -> Any:
-    """Return lists, nested or not, as an array; frames, sparse matrices and arrays as they are."""
-    if not isinstance(X, (list, tuple)):
-        return X
-    try:
-        return np.asarray(X)
-    except ValueError:
+    """Return lists, nested or not, as an array; frames, sparse matrices and arrays as they are.
+
+    Raises
+    ------
+    InvalidDataError
+        For rows of several lengths, and for what holds no rows: one column, a value, a dict, a path.
+    """
+    if isinstance(X, (list, tuple)):
+        try:
+            X = np.asarray(X)
+        except ValueError:
+            raise InvalidDataError(
+                "X must be rows of one length; got a list whose rows differ in length. Pad or cut them."
+            ) from None
+    check_holds_rows(X)
+    return X
+
+
+def check_holds_rows(X: Any) -> None:
+    """Raise where X is neither a frame nor a sparse matrix nor an array of real numbers with two extents."""
+    if is_sparse(X):
+        return
+    kind = type(X)  # is asked for methods, since a frame has its columns as attributes
+    got = "None" if X is None else kind.__name__
+    shape = getattr(X, "shape", None)
+    if hasattr(kind, "collect"):
+        hint = "Call X.collect()"
+    elif hasattr(kind, "to_frame"):
+        hint = "Call X.to_frame()"
+    elif isinstance(X, np.matrix):
+        hint = "Call numpy.asarray(X)"
+    elif np.ma.is_masked(X):
+        got, hint = "an array with masked values", "Call X.filled(...) with what stands for them"
+    elif isinstance(X, Mapping):
+        hint = "Call pandas.DataFrame(X)"
+    elif isinstance(X, (str, bytes, PathLike)):
+        hint = "Read the file with diabolo.data.load, or piece by piece with diabolo.data.open_source"
+    elif not hasattr(kind, "__array__"):
+        hint = "Turn it into one of these"
+    elif isinstance(shape, tuple) and len(shape) < 2:
+        got, hint = f"the shape {shape}", "Reshape your data: (-1, 1) is one feature, (1, -1) is one row"
+        if isinstance(X, np.ndarray) and X.dtype == object and isinstance(next(iter(X.flat), None), Mapping):
+            got, hint = "a list of dicts", "Call pandas.DataFrame(X)"
+    elif getattr(getattr(X, "dtype", None), "kind", None) == "c":
         raise InvalidDataError(
-            "X must be rows of one length; got a list whose rows differ in length. Pad or cut them."
-        ) from None
+            f"X must be real; got the type {X.dtype}. Complex data not supported: give real and imaginary "
+            "parts as features."
+        )
+    else:
+        return
+    raise InvalidDataError(f"X must be a pandas or polars DataFrame, or an array of rows; got {got}. {hint}.")
 
 
 def n_extents(X: Any) -> int:
