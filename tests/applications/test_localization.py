@@ -409,10 +409,29 @@ def test_headers_that_do_not_fit_are_refused(fitted, tmp_path, old, new):
 
 def test_too_few_images_for_the_rate_are_told():
     with pytest.warns(
-        CalibrationWarning, match="at least 1 / 2 = 0.5 to be promised for images by 1 held out"
+        CalibrationWarning, match="at least 1 / 2 = 0.5 to be promised for images by 1 images held out"
     ):
         one = AnomalyMap(**FEW | {"false_alarm_rate": 0.01}).fit(textures(3, 0, (20, 20)))
     assert one.threshold_ == one.calibration_.scores[-1]
+    with pytest.warns(CalibrationWarning, match="1 / 6 = 0.17 .* by 5 images held out; got 0.01.* normal"):
+        one.fit(textures(11, 0, (20, 20)))
+    assert len(one.calibration_.scores) == 5
+    assert one.threshold_ > one.calibration_.scores[-1]
+
+
+def test_groups_count_as_one_each(tmp_path):
+    images = textures(12, 0, (20, 20))
+    one = AnomalyMap(**FEW | {"false_alarm_rate": 0.4}, calibration_fraction=0.5)
+    one.fit(images, groups=np.repeat(["a", "b", "c", "d"], 3))
+    assert len(one.calibration_.scores) == 6
+    assert one.p_value([image * 9 for image in images[:1]]) == pytest.approx(1 / 3)
+    with pytest.warns(CalibrationWarning, match="1 / 3 = 0.33 .* by 2 groups of images held out; got 0.15"):
+        one.set_threshold(false_alarm_rate=0.15)
+    back = AnomalyMap.load(one.save(tmp_path / "m"))
+    assert back.p_value(images).tobytes() == one.p_value(images).tobytes()
+    with pytest.warns(CalibrationWarning):
+        back.set_threshold(false_alarm_rate=0.15)
+    assert back.threshold_ == one.threshold_
 
 
 def test_progress_comes_to_an_end():

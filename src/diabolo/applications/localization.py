@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from diabolo.applications.calibration import Calibration, check_rate
+from diabolo.applications.grouped import GroupedCalibration
 from diabolo.applications.maps import Locating
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.scale import Scale, Typical, default_estimator, some_pixels
@@ -28,6 +29,7 @@ LAYOUTS = ("tiles", "aligned")
 REFERENCES = ("training", "image")
 _TILES = 40_000  # that a scale learns from
 _TYPICAL = 64  # training images that say what errors are typical
+_HELD_OUT = 5  # images or groups, at least: fewer say next to nothing about how far good ones differ
 _PIXELS = 200_000  # of held-out images that the pixels' threshold comes from
 _WHOLE = 500  # the same where images are aligned
 _MOST_SCALES, _SCALES = 4, 3  # of 1, 2, 4, 8 the coarsest three that fit
@@ -105,7 +107,7 @@ class AnomalyMap(Locating):
         Share of good images that may be flagged, and of pixels of good images that a mask may show.
         ``set_threshold`` changes it after fit.
     calibration_fraction : float in (0, 1), default=0.2
-        Share of images, or of groups, held out for the thresholds; at least one.
+        Share of images, or of groups, held out for the thresholds; at least five, or half of fewer than ten.
     random_state : int, RandomState or None, default=None
         Seed. The same seed on the same machine gives the same bytes.
 
@@ -123,7 +125,7 @@ class AnomalyMap(Locating):
     size_ : tuple of int or None
         Where aligned: the extents of every image.
     calibration_ : Calibration
-        Scores of the held-out images, higher = more anomalous.
+        Scores of the held-out images, higher = more anomalous. ``GroupedCalibration`` where fit got groups.
     pixel_calibration_ : Calibration
         Values of the heat maps at some of their pixels.
     threshold_ : float
@@ -172,8 +174,8 @@ class AnomalyMap(Locating):
         Warns
         -----
         CalibrationWarning
-            Where too few images are held out for the false-alarm rate: with n of them it is 1 / (n + 1) at
-            least. The pixels' threshold is not concerned.
+            Where too few images, or groups, are held out for the false-alarm rate: n of them can promise
+            1 / (n + 1) at least. The pixels' threshold is not concerned.
         """
         self._check_settings()
         pictures = check_pictures(images, self.n_dims)
@@ -197,6 +199,10 @@ class AnomalyMap(Locating):
             scores.append(self._image_score(heat))
             pixels.extend(some_pixels(chance, heat, most=max(1, _PIXELS // len(held_out))))
         self.calibration_ = Calibration(np.array(scores))
+        if groups is not None:
+            of = [np.asarray(groups, dtype=object)[i] for i in sorted(held_out)]
+            numbers = np.unique(np.array(of, dtype=object), return_inverse=True)[1]
+            self.calibration_ = GroupedCalibration(np.array(scores), numbers)
         self.pixel_calibration_ = Calibration(np.concatenate(pixels))
         self.set_threshold(false_alarm_rate=self.false_alarm_rate)
         tell(1.0, "done")
@@ -302,7 +308,8 @@ class AnomalyMap(Locating):
                 f"images must be at least 2{'' if groups is None else ' groups'}, as some are held out for "
                 f"the thresholds; got {len(each)}. Give more good images; a large one can be cut into parts."
             )
-        k = min(max(1, round(self.calibration_fraction * len(each))), len(each) - 1)
+        least = min(_HELD_OUT, len(each) // 2)
+        k = min(max(least, round(self.calibration_fraction * len(each))), len(each) - 1)
         return set(np.flatnonzero(np.isin(labels, chance.permutation(each)[:k])).tolist())
 
     def _learn_tiles(

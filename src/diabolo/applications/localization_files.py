@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diabolo.applications.calibration import Calibration
+from diabolo.applications.grouped import GroupedCalibration
 from diabolo.applications.localization import AnomalyMap
 from diabolo.applications.scale import Scale, Typical
 from diabolo.applications.whole import Usual, Whole, factor_for
@@ -20,6 +21,7 @@ from diabolo.estimators.files import consistent, describe, pack, seed_to_store, 
 from diabolo.persistence import MAP, read_model, write_model
 
 _USUAL = ("grey", "excess")  # of a Whole
+_GROUPS = "calibration.groups"
 _CALIBRATIONS = {"calibration_": "calibration.images", "pixel_calibration_": "calibration.pixels"}
 
 
@@ -48,6 +50,8 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
             tensors |= {f"0.{name}.mean": torch.from_numpy(usual.mean)}
             tensors |= {f"0.{name}.spread": torch.from_numpy(usual.spread)}
     tensors |= {key: torch.from_numpy(getattr(fitted, name).scores) for name, key in _CALIBRATIONS.items()}
+    if isinstance(fitted.calibration_, GroupedCalibration):
+        tensors[_GROUPS] = torch.from_numpy(fitted.calibration_.groups)
     contents = {
         "params": params,
         "tile": fitted.tile_,
@@ -105,6 +109,11 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
         if scores.ndim != 1 or scores.dtype != torch.float64:
             raise ValueError(f"{key} of {tuple(scores.shape)} and {scores.dtype}")
         setattr(out, name, Calibration(scores.numpy()))
+    groups = left.pop(_GROUPS, None)
+    if groups is not None:
+        if groups.dtype != torch.int64:
+            raise ValueError(f"{_GROUPS} of {groups.dtype}")
+        out.calibration_ = GroupedCalibration(out.calibration_.scores, groups.numpy())
     for key in left:
         raise ValueError(f"{key} is not known")
     out.threshold_, out.pixel_threshold_ = (_threshold(value) for value in header["thresholds"])

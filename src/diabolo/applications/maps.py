@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.calibration import Calibration
+from diabolo.applications.grouped import GroupedCalibration, beyond_promise
 from diabolo.applications.pictures import Pictures, check_pictures
 from diabolo.applications.regions import Region, regions_of
 from diabolo.applications.scale import Scale, Typical
@@ -128,7 +129,9 @@ class Locating(BaseEstimator):  # type: ignore[misc]
     def p_value(self, images: Any) -> Doubles:
         """Return the share of good images that would look at least so anomalous, (n,), in (0, 1].
 
-        Valid for images that are exchangeable with the held-out ones: see ``Calibration``.
+        Valid for images that are exchangeable with the held-out ones: see ``Calibration``. Where fit got
+        groups, every group held out counts as one, and what is exchangeable are the groups: see
+        ``GroupedCalibration``. n of these give no p-value below 1 / (n + 1).
         """
         return self.calibration_.p_value(-self.score_samples(images))
 
@@ -162,6 +165,9 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         ----------
         false_alarm_rate : float in (0, 1), optional
             Share of good images, and of pixels of good images, that may be flagged: sets both thresholds.
+            The images' holds whatever their distribution where at least 1 / false_alarm_rate - 1 images, or
+            groups, were held out; with fewer it goes by a normal distribution of the scores of these, and is
+            the highest of them at least.
         value : float, optional
             The images' threshold itself: images with a higher score are anomalies.
         pixel : float, optional
@@ -171,6 +177,11 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         ------
         InvalidParameterError
             Where nothing is given, or a rate beside one of the others.
+
+        Warns
+        -----
+        CalibrationWarning
+            Where too few images or groups are held out to promise the rate for images.
         """
         check_is_fitted(self, "calibration_")
         if (false_alarm_rate is not None) == (value is not None or pixel is not None):
@@ -194,15 +205,17 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         threshold = self.calibration_.threshold(rate)
         if np.isfinite(threshold):
             return threshold
-        n = len(self.calibration_.scores)
+        n, kind = len(self.calibration_.scores), "images"
+        if isinstance(self.calibration_, GroupedCalibration):
+            n, kind = self.calibration_.n_groups, "groups of images"
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
-            f"promised for images by {n} held out; got {rate:g}. Images beyond the most anomalous of these "
-            "are flagged; give more images, or a higher rate.",
+            f"promised for images by {n} {kind} held out; got {rate:g}. Their threshold now rests on "
+            f"a normal distribution of the scores of these; give more {kind}, or a higher rate.",
             CalibrationWarning,
             stacklevel=3,
         )
-        return float(self.calibration_.scores[-1])
+        return beyond_promise(self.calibration_, rate)
 
     # ------------------------------------------------------------------ files
     def save(self, path: str | os.PathLike[str]) -> Path:
