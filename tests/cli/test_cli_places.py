@@ -93,7 +93,7 @@ def test_a_name_that_is_too_long(refused, command: str) -> None:
     assert len(said) < 200
 
 
-@pytest.mark.parametrize("command", ["encode", "decode", "reconstruct"])
+@pytest.mark.parametrize("command", ["encode", "decode", "reconstruct", "detect score"])
 @pytest.mark.parametrize("which", ["data", "model", "in the folder of data"])
 def test_what_is_read_is_not_replaced(
     run: Run, model: Path, images: Path, tmp_path: Path, command: str, which: str
@@ -108,7 +108,9 @@ def test_what_is_read_is_not_replaced(
     link = tmp_path / "link.npy"
     link.symlink_to(kept["data"])
     target = {"data": link, "model": kept["model"]}.get(which, kept["part"])
-    said = run(command, kept["model"], parts if target == kept["part"] else kept["data"], "-o", target)
+    said = run(
+        *command.split(), kept["model"], parts if target == kept["part"] else kept["data"], "-o", target
+    )
     assert said.code == 2
     assert said.err == (
         f"error: --output must be another file than those that are read; got {str(target)!r}. Choose another "
