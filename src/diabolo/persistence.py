@@ -35,6 +35,7 @@ class Kind:
 
 MODEL = Kind("diabolo-model", "model file", "save()", ModelFileError)
 DETECTOR = Kind("diabolo-detector", "detector file", "AnomalyDetector.save()", ModelFileError)
+SIGNALS = Kind("diabolo-signals", "signal detector file", "SignalDetector.save()", ModelFileError)
 MAP = Kind("diabolo-map", "map file", "AnomalyMap.save()", ModelFileError)
 CHECKPOINT = Kind("diabolo-checkpoint", "checkpoint", "fit(checkpoint=...)", CheckpointError)
 

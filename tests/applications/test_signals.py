@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from altered import altered, examples
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector, SignalDetector
 from diabolo.applications.signals import _apart, cut, window_starts
-from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError, ModelFileError
+from diabolo.persistence import SIGNALS, read_model, write_model
 
 BEAT = 40  # steps from beat to beat
 ABNORMAL = 22  # number of the beat that comes early and broad
@@ -247,3 +252,56 @@ class TestRefusals:
             SignalDetector(window=1).fit(beats(0))
         with pytest.raises(InvalidParameterError, match="detector must be an AnomalyDetector"):
             SignalDetector(detector="knn", window=10).fit(beats(0))
+
+
+class TestFiles:
+    def test_what_is_loaded_scores_byte_for_byte(self, fitted, tmp_path):
+        series = beats(1, abnormal=ABNORMAL)
+        before = fitted.detector_.threshold_
+        path = fitted.set_threshold(false_alarm_rate=0.1).save(tmp_path / "s.safetensors")
+        loaded = SignalDetector.load(path)
+        assert loaded.detector_.threshold_ == fitted.detector_.threshold_ != before
+        fitted.set_threshold(value=before)
+        assert loaded.score_steps(series).tobytes() == fitted.score_steps(series).tobytes()
+        assert (loaded.window, loaded.step) == (fitted.window, fitted.step)
+        again = clone(loaded).fit(beats(0))  # with the settings of the first
+        assert again.score_samples(series).tobytes() == fitted.score_samples(series).tobytes()
+
+    def test_windows(self, tmp_path):
+        windows = beats(0).reshape(-1, 2, BEAT // 2)
+        fitted = SignalDetector(detector=detector()).fit(windows)
+        loaded = SignalDetector.load(fitted.save(tmp_path / "s.safetensors"))
+        assert loaded.explain(windows).tobytes() == fitted.explain(windows).tobytes()
+        assert loaded.window is None
+        assert loaded.n_channels_ == 2
+
+    def test_other_files_are_told(self, fitted, tmp_path):
+        rows = fitted.detector_.save(tmp_path / "rows.safetensors")
+        with pytest.raises(ModelFileError, match="signal detector file"):
+            SignalDetector.load(rows)
+        with pytest.raises(ModelFileError, match="detector file"):
+            AnomalyDetector.load(fitted.save(tmp_path / "s.safetensors"))
+        with pytest.raises(NotFittedError):
+            SignalDetector(window=BEAT).save(tmp_path / "none.safetensors")
+
+    @examples(40)
+    @given(data=st.data())
+    def test_altered_headers(self, fitted, tmp_path, data):
+        """Whatever stands in the part about the series, it is loaded as it is or refused in words."""
+        header, tensors = read_model(fitted.save(tmp_path / "s.safetensors"), SIGNALS)
+        header["signal"] = altered(header["signal"], data)
+        path = write_model(tmp_path / "altered.safetensors", header, tensors, SIGNALS)
+        try:
+            loaded = SignalDetector.load(path)
+        except ModelFileError:
+            return
+        assert len(loaded.score_samples(beats(1))) > 0
+
+    def test_progress(self):
+        seen = []
+        SignalDetector(detector=detector(), window=BEAT).fit(
+            beats(0, 60), progress=lambda share, what: seen.append(share)
+        )
+        assert seen[0] == 0
+        assert seen[-1] == 1
+        assert seen == sorted(seen)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,23 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(
     with pytest.raises(OSError, match="No space left") as caught:
         output.write_samples(tmp_path / name, np.zeros((2, 3, 3)))
     assert caught.value.filename == str(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_file_is_written_leaves_nothing_beside_it(tmp_path: Path, number: int) -> None:
+    target = tmp_path / "x.csv"
+    target.write_text("before")
+
+    def stopped(place: Path) -> None:
+        place.write_text("half")
+        assert signal.getsignal(number) is not signal.SIG_DFL  # that would end the tests
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), output.aside(target) as place:
+        stopped(place)
+    assert signal.getsignal(number) is before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
+    assert target.read_text() == "before"

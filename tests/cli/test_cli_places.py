@@ -91,3 +91,29 @@ def test_a_name_that_is_too_long(refused, command: str) -> None:
     assert said.startswith(f"{option} must be a path that can be looked up; got 'xxxx")
     assert "..." in said
     assert len(said) < 200
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "reconstruct", "detect score"])
+@pytest.mark.parametrize("which", ["data", "model", "in the folder of data"])
+def test_what_is_read_is_not_replaced(
+    run: Run, model: Path, images: Path, tmp_path: Path, command: str, which: str
+) -> None:
+    """Neither under its own name nor by a link."""
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    kept = {"model": tmp_path / "m.npy", "data": tmp_path / "x.npy", "part": parts / "0.npy"}
+    for name, place in kept.items():
+        place.write_bytes((model if name == "model" else images).read_bytes())
+    before = [place.read_bytes() for place in kept.values()]
+    link = tmp_path / "link.npy"
+    link.symlink_to(kept["data"])
+    target = {"data": link, "model": kept["model"]}.get(which, kept["part"])
+    said = run(
+        *command.split(), kept["model"], parts if target == kept["part"] else kept["data"], "-o", target
+    )
+    assert said.code == 2
+    assert said.err == (
+        f"error: --output must be another file than those that are read; got {str(target)!r}. Choose another "
+        "name.\n"
+    )
+    assert [place.read_bytes() for place in kept.values()] == before

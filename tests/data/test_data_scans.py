@@ -457,7 +457,12 @@ def test_hidden_dicom(tmp_path):
     encrypted = slice_of(
         0, tmp_path, "fields.dcm", Rows=None, PatientName=None, EncryptedAttributesSequence=[Dataset()]
     )
-    with pytest.raises(DataFileError, match=r"whose fields are encrypted. Decrypt it first"):
+    with pytest.raises(DataFileError, match=r"how its pixels lie; .* whose fields are encrypted. Decrypt it"):
+        read_scan(encrypted)
+    encrypted = slice_of(0, tmp_path, "pixels.dcm", PixelData=None, EncryptedAttributesSequence=[Dataset()])
+    with pytest.raises(
+        DataFileError, match=r"hold pixels; got a file whose fields are encrypted. Decrypt it"
+    ):
         read_scan(encrypted)
 
     packed = slice_of(0, tmp_path, "packed.dcm")

@@ -37,6 +37,11 @@ def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> P
         For parameters that were set after fit and that no fit would take: no file holds them.
     ModelFileError
     """
+    return write_model(path, *contents(detector), DETECTOR)
+
+
+def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the header and the tensors of a fitted detector's file."""
     detector._check_settings()
     _check_parameters(detector)
     params = {name: getattr(detector, name) for name in _PARAMETERS}
@@ -66,7 +71,7 @@ def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> P
         "row_shape": list(detector._row_shape),
         "feature_names": None if names is None else [str(name) for name in names],
     }
-    return write_model(path, header, tensors, DETECTOR)
+    return header, tensors
 
 
 def read_detector(path: str | os.PathLike[str]) -> AnomalyDetector:
@@ -78,10 +83,11 @@ def read_detector(path: str | os.PathLike[str]) -> AnomalyDetector:
     """
     header, tensors = read_model(path, DETECTOR)
     with consistent(path):
-        return _unpack(header, tensors)
+        return of_contents(header, tensors)
 
 
-def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetector:
+def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDetector:
+    """Return the detector whose ``contents`` these are; anything is raised where they do not fit."""
     params = dict(header["params"])
     if params["estimator"] is not None:
         given = [unfitted(one) for one in params["estimator"]]

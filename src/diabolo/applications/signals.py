@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,7 +19,7 @@ from diabolo.estimators.validation import is_sparse
 from diabolo.parts import check_range
 
 if TYPE_CHECKING:
-    from diabolo.applications.anomaly import AnomalyDetector
+    from diabolo.applications.anomaly import AnomalyDetector, Progress
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -60,7 +62,7 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
     window: int | None = None
     step: int | None = None
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, progress: Progress | None = None) -> Self:
         """Learn what windows look like.
 
         Parameters
@@ -68,6 +70,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         X : array (n_samples,) or (channels, n_samples); windows where ``window`` is None
             A normal series; some anomalies in it do little harm.
         y : ignored
+        progress : callable(share, what), optional
+            Called now and then with the share of the work that is done, and what is being done.
 
         Raises
         ------
@@ -81,13 +85,13 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         self.n_channels_, self.window_ = windows.shape[1:]
         flat = windows.reshape(len(windows), -1)
         if starts is None or self._stride >= self.window_:  # windows that share nothing are rows like others
-            self.detector_ = detector.fit(flat)
+            self.detector_ = detector.fit(flat, progress=progress)
             return self
         training, held_out = _apart(
             starts, self.window_, check_rate("calibration_fraction", detector.calibration_fraction)
         )
         kept = np.union1d(training, held_out)
-        detector.fit(flat[kept], held_out=np.searchsorted(kept, held_out))
+        detector.fit(flat[kept], held_out=np.searchsorted(kept, held_out), progress=progress)
         detector.set_apart_ = kept[detector.set_apart_]
         self.detector_ = detector
         return self
@@ -109,6 +113,33 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         self.detector_.set_threshold(**given)
         return self
+
+    # ------------------------------------------------------------------ files
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fitted detector to one file, with its threshold; ``SignalDetector.load`` reads it.
+
+        Raises
+        ------
+        ModelFileError
+            Where the place cannot be written.
+        """
+        from diabolo.applications.signal_files import write_signals
+
+        check_is_fitted(self)
+        return write_signals(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SignalDetector:
+        """Read a detector that ``save`` wrote, with its threshold; nothing is unpickled.
+
+        Raises
+        ------
+        ModelFileError
+            For a file that is missing, damaged, foreign, hostile or of a later version.
+        """
+        from diabolo.applications.signal_files import read_signals
+
+        return read_signals(path)
 
     # ------------------------------------------------------------------ windows
     def starts(self, n_samples: int) -> Integers:

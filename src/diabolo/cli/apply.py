@@ -74,7 +74,7 @@ def encode(
     memory are read, and their codes written, piece by piece. With --ray every worker reads all of DATA and
     encodes a part of it.
     """
-    output = check_place(output, TABLES)
+    output = check_place(output, TABLES, read=(data, model))
     ray.check()
     check_skipping(options.broken, ray)
     estimator = inputs.load_model(model)
@@ -104,7 +104,7 @@ def encode(
 
 def decode(out: Output, model: ModelFile, codes: CodesName, output: SamplesFile) -> None:
     """Write the samples that codes stand for, in the units of the data the model was trained on."""
-    output = check_place(output, _SAMPLES)
+    output = check_place(output, _SAMPLES, read=(codes, model))
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
     from diabolo.data import load
@@ -128,7 +128,7 @@ def reconstruct(
     Of a table, the columns that the model was trained on are found by their names. Data larger than the
     memory are read, and what is restored written, piece by piece.
     """
-    output = check_place(output, _SAMPLES)
+    output = check_place(output, _SAMPLES, read=(data, model))
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
     stream = streams.open_for(out, estimator, data, source, options)
@@ -157,7 +157,7 @@ def sample(
     """Write new samples that the model draws."""
     if n < 1:
         raise InvalidParameterError(f"n must be a whole number from 1 up; got {n}. Give for example -n 16.")
-    output = check_place(output, _SAMPLES)
+    output = check_place(output, _SAMPLES, read=(model,))
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
     drawn = estimator.sample(n, random_state=random_state).reshape(-1, *estimator.sample_shape_)

@@ -76,7 +76,7 @@ def score(
     Data larger than the memory are read, and scores written, piece by piece. With --label it is measured
     how many labelled anomalies are found.
     """
-    output = check_place(output, TABLES)
+    output = check_place(output, TABLES, read=(data, model))
     if top < 0:
         raise InvalidParameterError(f"--top must be a whole number from 0 up; got {top}. Give for example 3.")
     if report is not None:

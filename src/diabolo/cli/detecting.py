@@ -86,7 +86,7 @@ def is_map(path: Path) -> bool:
 
 def _check_format(path: Path, wanted: str) -> None:
     """Raise where a file is missing or one of another command's."""
-    from diabolo.persistence import DETECTOR, MAP, MODEL, format_of
+    from diabolo.persistence import DETECTOR, MAP, MODEL, SIGNALS, format_of
 
     if not path.is_file():
         got = "is a folder" if path.is_dir() else "does not exist"
@@ -96,6 +96,7 @@ def _check_format(path: Path, wanted: str) -> None:
     others = {
         MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
         DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
+        SIGNALS.format: "a detector of series. Use it in Python, with SignalDetector.load",
         MAP.format: "a map of images. Use it with 'diabolo detect map'",
     }
     found = format_of(path)

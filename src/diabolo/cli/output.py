@@ -24,7 +24,12 @@ FOLDER = ""
 """Stands among suffixes for a path without one: a folder."""
 
 
-def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str = "--output") -> Path:
+def check_place(
+    path: Path,
+    suffixes: Sequence[str] | None = None,
+    option: str = "--output",
+    read: Sequence[str | Path] = (),
+) -> Path:
     """Return ``path`` if a file or folder can be written there, before any work is done for it.
 
     Parameters
@@ -35,11 +40,14 @@ def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str =
         The formats that it can write; None allows any.
     option : str
         What the path is called in an error.
+    read : sequence of str or Path
+        What the command reads, the names of data sets among them: neither that nor a file in it is replaced.
 
     Raises
     ------
     InvalidParameterError
-        When the suffix is not one of ``suffixes``, or nothing can be written there.
+        When the suffix is not one of ``suffixes``, nothing can be written there, or the file is one of
+        those that are read.
     """
     path = path.expanduser()
     check_name_of(path, option)
@@ -58,6 +66,14 @@ def check_place(path: Path, suffixes: Sequence[str] | None = None, option: str =
             f"{option} must be a new or an empty folder, or have a suffix that says its format; "
             f"got {str(path)!r}, which exists. Choose another name."
         )
+    if path.exists():
+        target = path.resolve()
+        for place in (Path(one).expanduser().resolve() for one in read):
+            if place == target or place in target.parents:
+                raise InvalidParameterError(
+                    f"{option} must be another file than those that are read; got {str(path)!r}. Choose "
+                    "another name."
+                )
     check_writable(path.parent, option)
     return path
 
@@ -143,9 +159,11 @@ def naming(path: Path) -> Iterator[None]:
 def aside(path: Path, folder: bool = False) -> Iterator[Path]:
     """Hand out a place beside ``path`` to write to; it takes the name ``path`` only once all is written.
 
-    On any exception, Ctrl-C and a full disk among them, what was written aside is removed.
+    On any exception, Ctrl-C, SIGTERM and a full disk among them, what was written aside is removed.
     """
-    with naming(path):
+    from diabolo.training.checkpoint import stoppable
+
+    with stoppable(), naming(path):
         # cut: a name of the length that the system allows leaves no room for what is added
         room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}-"))
         place = room / path.name

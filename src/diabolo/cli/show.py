@@ -38,9 +38,13 @@ def info(out: Output, model: ModelFile) -> None:
 
     Of a detector: its members, its threshold, and how many held-out rows are beyond it.
     """
-    from diabolo.persistence import DETECTOR, MAP, format_of
+    from diabolo.persistence import DETECTOR, MAP, SIGNALS, format_of
 
-    told_apart = {DETECTOR.format: _detector_info, MAP.format: _map_info}
+    told_apart = {
+        DETECTOR.format: _detector_info,
+        SIGNALS.format: _signals_info,
+        MAP.format: _map_info,
+    }
     found = format_of(model)
     if found in told_apart:
         told_apart[found](out, model)
@@ -95,12 +99,29 @@ def info(out: Output, model: ModelFile) -> None:
 def _detector_info(out: Output, path: Path) -> None:
     from diabolo.persistence import DETECTOR, read_model
 
-    detector = detecting.load_detector(path)
     header, _ = read_model(path, DETECTOR)
+    _show_detector(out, path, header, detecting.load_detector(path), "detector of anomalies", {})
+
+
+def _signals_info(out: Output, path: Path) -> None:
+    from diabolo.applications import SignalDetector
+    from diabolo.persistence import SIGNALS, read_model
+
+    header, _ = read_model(path, SIGNALS)
+    fitted = SignalDetector.load(path)
+    signal = {"window": fitted.window, "step": fitted.step, "n_channels": fitted.n_channels_}
+    _show_detector(out, path, header, fitted.detector_, "detector of anomalies in series", signal)
+
+
+def _show_detector(
+    out: Output, path: Path, header: dict[str, Any], detector: Any, kind: str, signal: dict[str, Any]
+) -> None:
+    """Show a detector of rows; of windows, with what else is known of the series."""
     shape = " x ".join(str(extent) for extent in detector.sample_shape_)
     payload = {
         "model": path,
-        "kind": "detector",
+        "kind": "signal detector" if signal else "detector",
+        **signal,
         "estimator": type(detector).__name__,
         "bytes": path.stat().st_size,
         "versions": header["members"][0]["autoencoder"]["versions"],
@@ -110,7 +131,8 @@ def _detector_info(out: Output, path: Path) -> None:
     }
     plain_settings = {key: value for key, value in payload["settings"].items() if key != "estimator"}
     pairs = [
-        ("kind", "detector of anomalies"),
+        ("kind", kind),
+        *[(key, _told(value)) for key, value in signal.items()],
         ("one sample", f"{shape} ({detector.n_features_in_} values)"),
         *detecting.told(payload),
         ("file", f"{payload['bytes']:,} bytes"),

@@ -135,10 +135,18 @@ def _dataset(path: Path, *, pixels: bool) -> Any:
             dataset = pydicom.dcmread(stream, stop_before_pixels=not pixels)
             for keyword in _ASKED:  # fields are parsed when they are first asked for, and fail then
                 dataset.get(keyword)
-    if "EncryptedAttributesSequence" in dataset and "Rows" not in dataset:
-        raise DataFileError(
-            f"{path} must say how its pixels lie; got a file whose fields are encrypted. Decrypt it first."
+    if "EncryptedAttributesSequence" in dataset:
+        hidden = (
+            "say how its pixels lie"
+            if "Rows" not in dataset
+            else "hold pixels"
+            if pixels and "PixelData" not in dataset
+            else None
         )
+        if hidden is not None:
+            raise DataFileError(
+                f"{path} must {hidden}; got a file whose fields are encrypted. Decrypt it first."
+            )
     if pixels and "PixelData" not in dataset:
         raise DataFileError(
             f"{path} must hold pixels; got none: it is cut short, or of a kind that has none "

@@ -61,7 +61,8 @@ def _histogram(
     axes.hist(held_out, bins=edges, weights=_shares(held_out), label=f"held-out {what} of the fit", **look)
     axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
     axes.set_ylabel(f"{what} of a bin, %")
-    axes.legend(loc="upper right")
+    # above: a bar may stand anywhere within
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
 
 
 def _shares(values: Floats) -> Floats:
