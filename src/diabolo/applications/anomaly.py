@@ -17,6 +17,7 @@ from diabolo.applications import ensemble
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.ensemble import Member
 from diabolo.applications.judging import Judging
+from diabolo.applications.memory import Memory
 from diabolo.applications.planted import compare
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
@@ -46,12 +47,13 @@ _TOLD_APART = 0.6  # area under the curve below which planted anomalies are as g
 class AnomalyDetector(Judging):
     r"""Detects rows that its autoencoders, trained on mostly normal ones, fail to restore.
 
-    The surprise of a row is the geometric mean of its members' errors, each beside the error that is typical
-    of a normal row (1 = typical); ``score_samples`` is its negative. The threshold comes from rows that the
-    weights have not seen: a share ``false_alarm_rate`` of fresh normal rows is above it, whatever their
-    distribution, as long as the held-out rows are normal. Where fewer than 100 rows could be held out, each
-    row is held out of one of five parts instead, and every part has its members; since all of these vote on
-    a new row, it tends to score lower than a held-out one, and fewer normal rows are flagged than promised.
+    The surprise of a row is the geometric mean of its members' errors and of its distance from remembered
+    rows, each beside what is typical of a normal row (1 = typical); ``score_samples`` is its negative. The
+    threshold comes from rows that the weights have not seen: a share ``false_alarm_rate`` of fresh normal
+    rows is above it, whatever their distribution, as long as the held-out rows are normal. Where fewer than
+    100 rows could be held out, each row is held out of one of five parts instead, and every part has its
+    members; since all of these vote on a new row, it tends to score lower than a held-out one, and fewer
+    normal rows are flagged than promised.
 
     Without ``estimator`` the members are six denoising autoencoders with codes as wide as the input (of 16
     for rows of more than 48 features), three with Gaussian noise of 0.2, 0.5 and 1 standard deviations, three
@@ -73,6 +75,10 @@ class AnomalyDetector(Judging):
         isolation forest isolates soonest. "auto": a fifth, which only the default's members with Gaussian
         noise learn too. 0 for rows known to be normal. None are set apart where nothing but equal rows would
         be left.
+    remember : "auto" or int >= 0, default="auto"
+        Number of training rows at most, of each fold, that are kept, in files too, so that a row counts as
+        strange where it is far from the nearest five of them, even if it is restored well. "auto": 20,000
+        beside the default's members for rows of at most 48 features, else none.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling.
@@ -95,6 +101,8 @@ class AnomalyDetector(Judging):
     ----------
     members_ : list of list of Member
         One list per fold; one list where rows were held out once.
+    memories_ : list of Memory
+        The remembered rows, one per fold; none where none are to be remembered.
     calibration_ : Calibration
         The surprises of the held-out rows.
     set_apart_ : ndarray of int
@@ -119,6 +127,7 @@ class AnomalyDetector(Judging):
     false_alarm_rate: float = 0.05
     calibration_fraction: float = 0.2
     trim: float | str = "auto"
+    remember: int | str = "auto"
     whitening: str | None = None
     scaling: str | None = "auto"
     kinds: Mapping[str | int, str] | None = None
@@ -147,7 +156,7 @@ class AnomalyDetector(Judging):
         InvalidDataError, InvalidParameterError, IncompatiblePartsError, DivergedError
         """
         self._check_settings()
-        for name in ("members_", "calibration_"):  # a fit that fails leaves no mixture of two
+        for name in ("members_", "memories_", "calibration_"):  # a fit that fails leaves no mixture of two
             self.__dict__.pop(name, None)
         if isinstance(X, Source):
             if self.kinds is not None:
@@ -163,15 +172,19 @@ class AnomalyDetector(Judging):
         chance = np.random.default_rng(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
         folds = self._folds(len(rows), chance) if held_out is None else [_numbers(held_out, len(rows))]
         self.set_apart_ = np.zeros(0, dtype=np.int64)
-        members, surprises = [], np.empty(sum(map(len, folds)))
+        members: list[list[Member]] = []
+        memories: list[Memory] = []
+        surprises = np.empty(sum(map(len, folds)))
         start = 0
         for number, held_out in enumerate(folds):
             report = _part_of(progress, number, len(folds))
-            members.append(self._fit_members(rows, held_out, chance, report))
+            one, memory = self._fit_voters(rows, held_out, chance, report)
+            members.append(one)
+            memories += memory
             (normal,) = _gathered(rows, held_out)
-            surprises[start : start + len(normal)] = ensemble.surprise(members[-1], normal)
+            surprises[start : start + len(normal)] = ensemble.surprise([*one, *memory], normal)
             start += len(normal)
-        self.members_ = members
+        self.members_, self.memories_ = members, memories
         self._look_at_planted(rows, folds[0], chance)
         self.calibration_ = Calibration(surprises[:start])  # last, since with it the detector is fitted
         self._set(self._promised(self.false_alarm_rate))
@@ -184,6 +197,8 @@ class AnomalyDetector(Judging):
         check_rate("calibration_fraction", self.calibration_fraction)
         if self.trim != "auto":
             check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint=" Or give 'auto'.")
+        if self.remember != "auto":
+            check_range("remember", self.remember, low=0, integer=True, hint=" Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
         if self.whitening is not None:
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
@@ -216,9 +231,9 @@ class AnomalyDetector(Judging):
             return [np.sort(order[:held_out])]
         return [np.sort(part) for part in np.array_split(order, min(_FOLDS, n // 2))]
 
-    def _fit_members(
+    def _fit_voters(
         self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator, report: Progress
-    ) -> list[Member]:
+    ) -> tuple[list[Member], list[Memory]]:
         """Train on all rows but those held out, and but those that are set apart as anomalies."""
         report(0.0, "first look")
         apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
@@ -231,7 +246,15 @@ class AnomalyDetector(Judging):
             part = _part_of(report, number, len(several))
             rows = every if self._takes_all(one) else rest
             members.append(Member.of(self._fitted(one, rows, part), _sample(rows), self.whitening))
-        return members
+        most = self._most_remembered()
+        memory = [Memory.of(_sample(rest, most), members[0].estimator._scaler)] if most else []
+        return members, memory
+
+    def _most_remembered(self) -> int:
+        """Return how many rows of a fold are remembered at most."""
+        if self.remember != "auto":
+            return int(self.remember)
+        return ensemble.default_memory(self._width) if self.estimator is None else 0
 
     def _takes_all(self, member: Autoencoder) -> bool:
         """Whether a member learns rows too that are set apart: the default's that see all features do."""
@@ -287,9 +310,9 @@ class AnomalyDetector(Judging):
     def _look_at_planted(self, X: Array | Source, held_out: NDArray[np.int64], chance: Any) -> None:
         """Compare with PCA and KNN on anomalies planted in held-out rows; warn where they go unseen."""
         (normal,) = _gathered(X, held_out)
-        members = self.members_[0]
+        voters: list[Member | Memory] = [*self.members_[0], *self.memories_[:1]]
         self.comparison_ = compare(
-            lambda rows: ensemble.surprise(members, rows),
+            lambda rows: ensemble.surprise(voters, rows),
             _sample(_without(X, held_out)),
             normal,
             chance,
@@ -375,6 +398,6 @@ def _gathered(X: Array | Source, numbers: NDArray[np.int64]) -> list[Array]:
     return [rows.reshape(len(rows), -1) for rows in gather(X, numbers)]
 
 
-def _sample(X: Array | Source) -> Array:
-    """Return up to 4096 rows, evenly spread."""
-    return _gathered(X, np.unique(np.linspace(0, len(X) - 1, min(len(X), _SAMPLE)).astype(np.int64)))[0]
+def _sample(X: Array | Source, most: int = _SAMPLE) -> Array:
+    """Return up to ``most`` rows, evenly spread."""
+    return _gathered(X, np.unique(np.linspace(0, len(X) - 1, min(len(X), most)).astype(np.int64)))[0]

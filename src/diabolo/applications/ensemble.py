@@ -6,20 +6,21 @@ standard deviation s, the way back to the data: its residual at x estimates s^2 
 density of the data smoothed by that noise (Alain, Bengio 2014). Small s tells near misses apart, large s
 outliers; a masking one, which never sees the value that it restores, tells how well each feature follows from
 the others. Rows of many features, such as pictures, lie near far fewer dimensions than they have, and no
-single value of them is strange: their codes are narrow after all. The score takes the geometric mean of the
-members' errors, each beside what is typical of normal rows.
+single value of them is strange: their codes are narrow after all. Beside the members stand remembered rows
+(``memory.py``). The score takes the geometric mean of the errors, each beside what is typical of normal rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log, log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diabolo.applications.memory import Memory
 from diabolo.errors import IncompatiblePartsError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.parts import GaussianNoise, MaskingNoise, Mixed
@@ -33,11 +34,18 @@ _HIDDEN = (0.2, 0.35, 0.5)  # shares of features hidden from its masking members
 _STEPS, _STEPS_WIDE = 5000, 2000
 _WIDE, _NARROW = 48, 16  # rows of more features than these get a code of so many
 _MOST_EPOCHS = 150
+_REMEMBERED = 20_000
 _ROUNDS = 3  # times that each feature is hidden, each time with others
 _RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
+_ORDER = 8  # how soon errors below the typical one count alike
 _TINY = 1e-9
 _LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
 _AT_ONCE = 4096
+
+
+def default_memory(n_features: int) -> int:
+    """Return how many rows the default detector remembers; of many features distances tell little."""
+    return _REMEMBERED if n_features <= _WIDE else 0
 
 
 def default_members(n_rows: int, n_features: int, seed: int, loss: Mixed | None = None) -> list[Autoencoder]:
@@ -90,6 +98,8 @@ class Member:
     hides: bool
     whitener: Doubles
     typical: float
+
+    weight = 1.0
 
     @classmethod
     def of(cls, estimator: Autoencoder, rows: Array, whitening: str | None) -> Member:
@@ -194,36 +204,40 @@ def _zca(residuals: Doubles) -> Doubles:
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
-def surprise(members: Sequence[Member], rows: Array) -> Doubles:
+def surprise(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
     r"""Return how unlike the training rows each row is, (n,), > 0; 1 is typical of a normal row.
 
-    .. math:: S(x) = \prod_k \left(\frac{e_k(x) + m_k}{2\,m_k}\right)^{1/K}
+    .. math:: S(x) = \prod_k \left(\frac{1 + (e_k(x) / m_k)^8}{2}\right)^{w_k / 8}, \qquad \sum_k w_k = 1
 
-    with the members' errors :math:`e_k` and their medians :math:`m_k` on normal rows: a row that is restored
-    perfectly is twice as normal as a typical one, and no more.
+    with the voters' errors :math:`e_k` and their medians :math:`m_k` on normal rows. Those beyond the median
+    count with their size, while all that are well below count alike: what is plainer than normal rows are is
+    restored better than these, and is not the more normal for it.
     """
-    return _each(rows, lambda part: _surprise([(m.terms(part).sum(1), m.typical) for m in members]))
+    return _each(rows, lambda part: _surprise([m.terms(part).sum(1) for m in voters], voters))
 
 
-def _surprise(errors: Sequence[tuple[Doubles, float]]) -> Doubles:
-    logs = [np.log((e + typical) / (2.0 * typical)) for e, typical in errors]
-    out = np.exp(np.mean(logs, axis=0))
+def _surprise(errors: Sequence[Doubles], voters: Sequence[Member | Memory]) -> Doubles:
+    with np.errstate(divide="ignore"):
+        logs = [
+            (np.logaddexp(0.0, _ORDER * np.log(e / voter.typical)) - log(2.0)) / _ORDER
+            for e, voter in zip(errors, voters, strict=True)
+        ]
+    out = np.exp(np.average(logs, axis=0, weights=[voter.weight for voter in voters]))
     return np.where(np.isnan(out), np.inf, out)  # beyond what can be computed is beyond every threshold
 
 
-def shares(members: Sequence[Member], rows: Array) -> Doubles:
+def shares(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
     """Return each feature's part of a row's surprise, (n, n_features); they sum to it."""
 
     def explained(part: Array) -> Doubles:
         errors, mean = [], np.zeros(part.shape)
-        for member in members:
-            terms = member.terms(part)
-            error = terms.sum(1)
-            errors.append((error, member.typical))
-            none = error <= 0
-            terms[none], error = 1.0, np.where(none, part.shape[1], error)
-            mean += terms / error[:, None]
-        return mean / len(members) * _surprise(errors)[:, None]
+        for voter in voters:
+            terms = voter.terms(part)
+            errors.append(terms.sum(1))
+            none = errors[-1] <= 0
+            terms[none] = 1.0
+            mean += terms * (voter.weight / np.where(none, part.shape[1], errors[-1]))[:, None]
+        return mean * (_surprise(errors, voters) / sum(voter.weight for voter in voters))[:, None]
 
     return _each(rows, explained)
 

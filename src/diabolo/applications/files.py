@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diabolo.applications.anomaly import AnomalyDetector
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.ensemble import Member, check_estimators
 from diabolo.applications.judging import refuse_shape
+from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder
 from diabolo.estimators.files import as_shape, consistent, describe, pack, seed_to_store, unfitted, unpack
 from diabolo.estimators.validation import check_seed, check_shape
@@ -26,6 +28,7 @@ from diabolo.recipe import DEVICES, SCALINGS
 
 _PARAMETERS = tuple(f.name for f in fields(AnomalyDetector))
 _MOST_MEMBERS = 10_000
+_MEMORY = ("rows", "offset", "scale")  # a memory's arrays
 
 
 def write_detector(detector: AnomalyDetector, path: str | os.PathLike[str]) -> Path:
@@ -58,6 +61,9 @@ def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tenso
         members.append({"autoencoder": header, "hides": member.hides, "typical": member.typical})
         tensors |= {f"{number}.{key}": value for key, value in weights.items()}
         tensors[f"{number}.whitener"] = torch.from_numpy(member.whitener)
+    for number, memory in enumerate(detector.memories_):
+        for name in _MEMORY:
+            tensors[f"memory.{number}.{name}"] = torch.from_numpy(getattr(memory, name))
     names = getattr(detector, "feature_names_in_", None)
     header = {
         "params": params,
@@ -65,6 +71,7 @@ def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tenso
         "table": None if detector.encoder_ is None else detector.encoder_.to_dict(),
         "members": members,
         "folds": [len(fold) for fold in detector.members_],
+        "memories": [memory.typical for memory in detector.memories_],
         "threshold": detector.threshold_,
         "comparison": detector.comparison_,
         "sample_shape": list(detector.sample_shape_),
@@ -110,13 +117,23 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
     parts: dict[str, dict[str, Tensor]] = {str(k): {} for k in range(len(header["members"]))}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        if key != "calibration":
+        if number not in ("calibration", "memory"):
             parts[number][name] = value
     members = [_member(about, part) for about, part in zip(header["members"], parts.values(), strict=True)]
     _take_what_comes_in(detector, header)
     _check_parameters(detector)
     if {member.estimator.n_features_in_ for member in members} != {detector._width}:
         raise ValueError("members for samples of different sizes")
+    detector.memories_ = [
+        _memory(
+            typical, {name: tensors.pop(f"memory.{k}.{name}").numpy() for name in _MEMORY}, detector._width
+        )
+        for k, typical in enumerate(header["memories"])
+    ]
+    if len(detector.memories_) not in (0, len(header["folds"])) or any(
+        k.startswith("memory") for k in tensors
+    ):
+        raise ValueError(f"{len(detector.memories_)} memories of {len(header['folds'])} folds")
     rest = iter(members)
     detector.members_ = [[next(rest) for _ in range(int(k))] for k in header["folds"]]
     if tensors["calibration"].ndim != 1 or tensors["calibration"].dtype != torch.float64:
@@ -178,6 +195,23 @@ def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> No
             raise ValueError(f"{len(names)} names for {detector.n_features_in_} features")
 
 
+def _memory(typical: Any, arrays: dict[str, NDArray[Any]], d: int) -> Memory:
+    rows, offset, scale = (arrays[name] for name in _MEMORY)
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] != d or rows.dtype != np.float32:
+        raise ValueError(f"a memory of {rows.shape} for {d} features")
+    if any(one.shape != (d,) or one.dtype != np.float64 for one in (offset, scale)):
+        raise ValueError("a memory whose scaling does not fit its rows")
+    if not all(np.isfinite(one).all() for one in (rows, offset, scale)) or scale.min() <= 0:
+        raise ValueError("a memory with values that are none")
+    return Memory(rows, offset, scale, _positive(typical))
+
+
+def _positive(typical: Any) -> float:
+    if type(typical) is not float or not 0 < typical < float("inf"):
+        raise ValueError("a typical error that is no positive number")
+    return typical
+
+
 def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:
     whitener = tensors.pop("whitener").numpy()
     estimator = unpack(about["autoencoder"], tensors)
@@ -195,8 +229,7 @@ def _member(about: dict[str, Any], tensors: dict[str, Tensor]) -> Member:
         not np.allclose(whitener, whitener.T) or hides or isinstance(estimator.recipe_.loss, Mixed)
     ):
         raise ValueError("a whitener of all features together that is none")
-    if type(typical) is not float or not 0 < typical < float("inf"):
-        raise ValueError("a member's typical error is no positive number")
+    _positive(typical)
     if hides is not isinstance(estimator.recipe_.corruption, MaskingNoise):
         raise ValueError("a member hides what it was not trained to restore, or the other way round")
     estimator.module_.to(estimator._device)

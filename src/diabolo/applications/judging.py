@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.applications import ensemble
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.ensemble import Member
+from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
 from diabolo.errors import CalibrationWarning, InvalidParameterError
 from diabolo.estimators.incoming import Incoming
@@ -40,6 +41,7 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
 
     kinds: Mapping[str | int, str] | None
     members_: list[list[Member]]
+    memories_: list[Memory]
     calibration_: Calibration
     comparison_: dict[str, dict[str, float]]
     threshold_: float
@@ -159,19 +161,24 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
 
     def explain(self, X: Any) -> Doubles:
         """Return each value's part of its row's surprise, of X's shape; a row's parts sum to the surprise."""
-        out = self._applied(lambda rows: ensemble.shares(self.members, rows), X)
+        out = self._applied(lambda rows: ensemble.shares(self.voters, rows), X)
         if self.encoder_ is not None:
             column_of = self.encoder_.column_of_
             return np.add.reduceat(out, np.flatnonzero(np.diff(column_of, prepend=-1)), axis=1)
         return out.reshape(len(out), *self._row_shape)
 
     def _surprise(self, rows: Array) -> Doubles:
-        return ensemble.surprise(self.members, rows)
+        return ensemble.surprise(self.voters, rows)
 
     @property
     def members(self) -> list[Member]:
         """All members, those of every fold."""
         return [member for fold in self.members_ for member in fold]
+
+    @property
+    def voters(self) -> list[Member | Memory]:
+        """What makes up the surprise: all members, and the memory of every fold."""
+        return [*self.members, *self.memories_]
 
     def _rows_per_batch(self) -> int:
         return _ROWS_PER_BATCH

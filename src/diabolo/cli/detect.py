@@ -79,6 +79,15 @@ def fit(
             "--normal)",
         ),
     ] = None,
+    remember: Annotated[
+        int | None,
+        typer.Option(
+            "--remember",
+            metavar="N",
+            help="Number of training rows at most that the detector and its file keep, to see what is far "
+            "from all of them; 0 keeps none. (default: 20,000 for up to 48 columns; none with --kind)",
+        ),
+    ] = None,
     calibration_fraction: Annotated[
         float,
         typer.Option(
@@ -141,6 +150,7 @@ def fit(
             "--report": report,
             "--label": source.label,
             "--trim": trim,
+            "--remember": remember,
             "--test-fraction": test_fraction,
             "--drop": columns.drop,
             "--categorical": columns.categorical,
@@ -171,6 +181,7 @@ def fit(
         false_alarm_rate=false_alarm_rate,
         calibration_fraction=calibration_fraction,
         trim=trim if trim is not None else 0.0 if normal is not None else detector.trim,
+        remember=detector.remember if remember is None else remember,
     )
     detector._check_settings()
     chosen_seed: Any = detector.random_state

@@ -190,7 +190,7 @@ def _numbers(detector: AnomalyDetector, part: Part, top: int) -> Array:
     out[:, 2] = detector.calibration_.p_value(part.surprise)
     out[:, 3] = part.surprise > detector.threshold_
     if top:
-        parts = by_column(detector, ensemble.shares(detector.members, part.rows))
+        parts = by_column(detector, ensemble.shares(detector.voters, part.rows))
         shares = parts / part.surprise[:, None]
         most = np.argsort(-shares, axis=1, kind="stable")[:, :top]
         out[:, 4::2], out[:, 5::2] = most, np.take_along_axis(shares, most, axis=1)

@@ -206,7 +206,7 @@ def judged(detector: AnomalyDetector, rows: Any, truth: NDArray[np.bool_] | None
 
     for numbers, part in _parts(detector, rows):
         known = None if truth is None else truth[numbers]
-        yield Part(numbers, part, ensemble.surprise(detector.members, part), known)
+        yield Part(numbers, part, ensemble.surprise(detector.voters, part), known)
 
 
 def _parts(detector: AnomalyDetector, rows: Any) -> Iterator[tuple[NDArray[np.int64], Array]]:
@@ -255,6 +255,7 @@ def about(detector: AnomalyDetector) -> dict[str, Any]:
             for member in detector.members
         ],
         "folds": len(detector.members_),
+        "remembered_rows": [len(memory.rows) for memory in detector.memories_],
         "sample_shape": detector.sample_shape_,
         "kinds": None if detector.encoder_ is None else detector.encoder_.kinds_,
         "n_held_out": len(scores),

@@ -27,6 +27,7 @@ _KINDS = {
     "shuffled": "each value is normal, their combination is not",
     "shifted": "a quarter of the values lie 2 to 4 standard deviations off",
 }
+_CHOSEN = ("false_alarm_rate", "calibration_fraction", "trim", "remember", "whitening", "random_state")
 _SECTIONS = (
     ("surprises", "Surprises"),
     ("labels", "Against the labels"),
@@ -191,7 +192,7 @@ def _rows(detector: Any, judged: Judged) -> str:
     rows = judged.rows
     if rows is None:
         return ""
-    parts = by_column(detector, shares(detector.members, rows))
+    parts = by_column(detector, shares(detector.voters, rows))
     p_values = detector.calibration_.p_value(judged.surprises)
     titles = []
     for i, (number, surprise, p) in enumerate(zip(judged.numbers, judged.surprises, p_values, strict=True)):
@@ -263,12 +264,18 @@ def _members(detector: Any) -> str:
                     format_value(float(member.typical)),
                 ]
             )
+    for fold, memory in enumerate(detector.memories_):
+        lines.append(
+            [
+                f"the nearest of {len(memory.rows):,} remembered rows",
+                *([str(fold + 1)] if len(detector.members_) > 1 else []),
+                *("–" * 2),
+                format_value(float(memory.typical)),
+            ]
+        )
     folds = ["fold"] if len(detector.members_) > 1 else []
     body = table(["member", *folds, "parameters", "epochs", "typical error"], lines)
-    chosen = [
-        (name.replace("_", " "), _setting(getattr(detector, name)))
-        for name in ("false_alarm_rate", "calibration_fraction", "trim", "whitening", "random_state")
-    ]
+    chosen = [(name.replace("_", " "), _setting(getattr(detector, name))) for name in _CHOSEN]
     return body + "<h4>Settings</h4>" + table(("setting", "value"), chosen, kind="plain")
 
 

@@ -1,0 +1,88 @@
+"""What a detector remembers: normal rows themselves, so that a row far from all of them is seen.
+
+What autoencoders restore tells directions, not places: a row in the empty middle of what is normal is pulled
+to no side, or is so plain that it is restored well. The best denoiser for the least of noise needs no
+training: it returns the nearest rows. How far these are is what a memory adds, a nearest-neighbour score
+(Ramaswamy, Rastogi, Shim, SIGMOD 2000).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from diabolo.estimators.scaling import Scaler
+
+Array = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+_NEIGHBORS = 5
+_RESOLUTION = 1e-3  # of a feature's variance: rows nearer than that are equal
+_FAR = 1e15  # whose square single precision holds
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Rows that are taken to be normal, and how far each is from its nearest.
+
+    Parameters
+    ----------
+    rows : ndarray (n, n_features), float32
+        In scaled units.
+    offset, scale : ndarray (n_features,)
+        (x - offset) / scale is in these.
+    typical : float
+        The median error of remembered rows, each judged by the others.
+    """
+
+    rows: NDArray[np.float32]
+    offset: Doubles
+    scale: Doubles
+    typical: float
+
+    weight = 2.0  # beside autoencoders, of which each has 1
+
+    @classmethod
+    def of(cls, rows: Array, scaler: Scaler) -> Memory:
+        """Remember rows (n, n_features) as ``scaler`` scales them."""
+        d = rows.shape[1]
+        offset, scale = (
+            np.broadcast_to(part, d).astype(np.float64) for part in (scaler.offset, scaler.scale)
+        )
+        plain = cls(_scaled(rows, offset, scale), offset, scale, 1.0)
+        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 4096)).astype(np.int64))]
+        return cls(plain.rows, offset, scale, float(np.median(plain.terms(some).sum(1))))
+
+    @cached_property
+    def _index(self) -> NearestNeighbors:
+        return NearestNeighbors(n_neighbors=min(_NEIGHBORS + 1, len(self.rows))).fit(self.rows)
+
+    def terms(self, rows: Array) -> Doubles:
+        """Return each feature's part of the error, (n, n_features), > 0; their sum is the row's error.
+
+        That is the mean square of the difference to the five nearest remembered rows. One of them may be the
+        row itself: of those that are equal to it, one does not count.
+        """
+        x = _scaled(rows, self.offset, self.scale)
+        _, nearest = self._index.kneighbors(x)
+        squares = [np.square(x - self.rows[numbers], dtype=np.float64) for numbers in nearest.T]
+        far = np.stack([square.sum(1) for square in squares])
+        equal = far.min(0) == 0
+        out = np.where(equal, far.argmin(0), far.argmax(0))  # one more than needed was looked for
+        if len(far) <= _NEIGHBORS:
+            out[~equal | (len(far) == 1)] = -1
+        mean: Doubles = np.zeros(x.shape)
+        for k, square in enumerate(squares):
+            mean += square * (out != k)[:, None]
+        mean /= (len(far) - (out >= 0))[:, None]
+        mean += _RESOLUTION
+        return mean
+
+
+def _scaled(rows: Array, offset: Doubles, scale: Doubles) -> NDArray[np.float32]:
+    return np.clip((np.asarray(rows, dtype=np.float64) - offset) / scale, -_FAR, _FAR).astype(np.float32)
