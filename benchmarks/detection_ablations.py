@@ -34,6 +34,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from diabolo.applications import ensemble
 from diabolo.applications.ensemble import Member
+from diabolo.applications.memory import Memory
 
 CACHE = Path(__file__).resolve().parents[1] / ".detection-cache" / "ablations.jsonl"
 MOST, MOST_ANOMALIES = 4000, 2000
@@ -41,7 +42,7 @@ WIDEST = 40
 SEED = 100
 _SET_APART = 0.2
 
-Errors = tuple[np.ndarray, float]  # of the rows to score, and what is typical
+Errors = tuple[np.ndarray, float, float]  # of the rows to score, what is typical, and the weight
 
 
 class Bench:
@@ -83,8 +84,14 @@ class Bench:
         out = []
         for one, rows in members:
             member = Member.of(one, rows, whitening)
-            out.append((member.terms(self.test).sum(1), member.typical))
+            out.append((member.terms(self.test).sum(1), member.typical, member.weight))
         return out
+
+    def remembered(self, trimmed: bool = True) -> list[Errors]:
+        """Return the same of the default's memory, or of one that holds what is set apart too."""
+        scaler = self.members("noise", False)[0][0]._scaler
+        memory = Memory.of(self.rest if trimmed else self.X, scaler)
+        return [(memory.terms(self.test).sum(1), memory.typical, memory.weight)]
 
     def nearest(self, members: list[Any]) -> np.ndarray:
         """Return the mean logarithm of the distance to the fifth neighbour in the members' codes."""
@@ -95,9 +102,17 @@ class Bench:
         return np.mean(distances, axis=0)
 
 
-def combined(errors: list[Errors], floor: float = 1.0) -> np.ndarray:
-    """Return the mean logarithm of errors beside what is typical."""
-    return np.mean([np.log((e + floor * m) / ((1 + floor) * m)) for e, m in errors], axis=0)
+def combined(errors: list[Errors]) -> np.ndarray:
+    """Return the logarithm of the surprise."""
+    weights = [weight for *_, weight in errors]
+    with np.errstate(divide="ignore"):
+        logs = [np.logaddexp(0, ensemble._ORDER * np.log(e / m)) / ensemble._ORDER for e, m, _ in errors]
+    return np.average(logs, axis=0, weights=weights)
+
+
+def with_credit(errors: list[Errors]) -> np.ndarray:
+    """Return the mean logarithm of errors beside the typical one, where restoring well is worth something."""
+    return np.mean([np.log((e + m) / (2 * m)) for e, m, _ in errors], axis=0)
 
 
 def variants(bench: Bench) -> dict[str, Callable[[], np.ndarray]]:
@@ -113,33 +128,31 @@ def variants(bench: Bench) -> dict[str, Callable[[], np.ndarray]]:
     def masks(trimmed: bool = True, changes: Any = (), copy: int = 0) -> list[Any]:
         return bench.members("masks", trimmed, changes, copy)
 
-    def score(members: list[Any], whitening: str | None = None, floor: float = 1.0) -> np.ndarray:
-        return combined(bench.errors(members, whitening), floor)
-
-    def with_density() -> np.ndarray:
-        default = bench.errors(noise() + masks())
-        density = bench.nearest(noise(changes=narrow))
-        return (6 * combined(default) + 2 * (density - np.median(density))) / 7
+    def score(members: list[Any], whitening: str | None = None) -> np.ndarray:
+        return combined(bench.errors(members, whitening) + bench.remembered())
 
     return {
         "default": lambda: score(noise() + masks()),
+        "nothing remembered": lambda: combined(bench.errors(noise() + masks())),
+        "nothing remembered, credit for restoring well": lambda: with_credit(bench.errors(noise() + masks())),
+        "the fifth that is set apart is remembered too": lambda: combined(
+            bench.errors(noise() + masks()) + bench.remembered(False)
+        ),
+        "remembered rows only": lambda: combined(bench.remembered()),
         "a fifth set apart for all members": lambda: score(noise(True) + masks()),
-        "nothing set apart": lambda: score(noise() + masks(False)),
-        "members with Gaussian noise only": lambda: score(noise()),
+        "nothing set apart": lambda: combined(bench.errors(noise() + masks(False)) + bench.remembered(False)),
+        "members with Gaussian noise, no others": lambda: score(noise()),
         "the same, a fifth set apart": lambda: score(noise(True)),
-        "members that mask only": lambda: score(masks()),
-        "the same, nothing set apart": lambda: score(masks(False)),
+        "members that mask, no others": lambda: score(masks()),
         "one hidden layer in members that mask": lambda: score(noise() + masks(changes=shallow)),
         "codes of half the features": lambda: score(noise(changes=narrow) + masks(changes=narrow)),
         "early stopping by held-out rows": lambda: score(noise(changes=stopped) + masks(changes=stopped)),
         "two copies of each member": lambda: score(noise() + masks() + noise(copy=1) + masks(copy=1)),
         "whitening by feature": lambda: score(noise() + masks(), "feature"),
         "whitening jointly (by feature where masked)": lambda: combined(
-            bench.errors(noise(), "joint") + bench.errors(masks(), "feature")
+            bench.errors(noise(), "joint") + bench.errors(masks(), "feature") + bench.remembered()
         ),
-        "floor of 0.1 instead of 1 typical error": lambda: score(noise() + masks(), floor=0.1),
         "density of half-wide codes only (fifth neighbour)": lambda: bench.nearest(noise(changes=narrow)),
-        "default with that density": with_density,
         "KNN": lambda: NearestNeighbors(n_neighbors=5).fit(bench.X).kneighbors(bench.test)[0][:, -1],
         "isolation forest": lambda: -bench.forest.score_samples(bench.test),
     }

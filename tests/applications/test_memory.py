@@ -1,0 +1,193 @@
+"""What a detector remembers: how far a row is from the nearest remembered ones, and what that mends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from diabolo import Autoencoder, persistence
+from diabolo.applications import AnomalyDetector
+from diabolo.applications.ensemble import surprise
+from diabolo.applications.memory import Memory
+from diabolo.errors import InvalidParameterError, ModelFileError
+from diabolo.estimators.scaling import Scaler
+
+RESOLUTION = 1e-3
+
+
+def some(n: int = 400, d: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1, d + 1) + 7
+
+
+def scaler(rows: np.ndarray) -> Scaler:
+    return Autoencoder(latent_dim=2, epochs=1, scaling="standard").fit(rows)._scaler
+
+
+def memory(rows: np.ndarray) -> Memory:
+    return Memory.of(rows, scaler(rows))
+
+
+def member(**settings: object) -> Autoencoder:
+    return Autoencoder(**({"hidden_dims": (), "latent_dim": 2, "epochs": 3, "batch_size": 64} | settings))
+
+
+def distances(rows: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
+    """Return the mean square of the distances to the k nearest, of rows in standard deviations."""
+    mean, std = rows.mean(0), rows.std(0)
+    nearest = NearestNeighbors(n_neighbors=k).fit((rows - mean) / std)
+    return np.square(nearest.kneighbors((new - mean) / std)[0])
+
+
+def test_the_error_is_the_mean_square_of_the_distances_to_the_five_nearest() -> None:
+    rows, new = some(), some(50, seed=1)
+    terms = memory(rows).terms(new)
+    assert terms.shape == new.shape
+    expected = distances(rows, new, 5).mean(1) + 4 * RESOLUTION
+    np.testing.assert_allclose(terms.sum(1), expected, rtol=1e-4)
+
+
+def test_a_remembered_row_is_judged_by_the_others() -> None:
+    rows = some()
+    kept = memory(rows)
+    errors = kept.terms(rows).sum(1)
+    np.testing.assert_allclose(errors, distances(rows, rows, 6)[:, 1:].mean(1) + 4 * RESOLUTION, rtol=1e-4)
+    assert kept.typical == pytest.approx(np.median(errors))
+
+
+def test_of_equal_rows_one_does_not_count() -> None:
+    rows = np.concatenate([np.repeat(some(1), 3, axis=0), some(100, seed=1)])
+    expected = distances(rows, rows[:1], 6)[:, 1:].mean(1) + 4 * RESOLUTION
+    np.testing.assert_allclose(memory(rows).terms(rows[:1]).sum(1), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
+def test_few_rows_are_all_there_is(n: int) -> None:
+    rows, new = some(n), some(9, seed=1)
+    kept = Memory.of(rows, scaler(some()))
+    alone = kept.terms(rows).sum(1)
+    assert np.isfinite(alone).all()
+    assert (kept.terms(new).sum(1) > 0).all()
+    if n > 1:
+        assert (alone > 5 * RESOLUTION).all()  # itself does not count
+
+
+def test_what_lies_beyond_single_precision_is_far_and_finite() -> None:
+    terms = memory(some()).terms(np.full((2, 4), [[1e300], [-1e40]]))
+    assert np.isfinite(terms).all()
+    assert terms.min() > 1e20
+
+
+def ball_and_shell(n: int, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows on a thick shell, and rows in the empty middle of it."""
+    shell = chance.normal(size=(n, 4))
+    shell *= 4 / np.linalg.norm(shell, axis=1, keepdims=True)
+    return shell + 0.3 * chance.normal(size=shell.shape), 0.5 * chance.normal(size=(n, 4))
+
+
+def test_the_empty_middle_is_seen_by_those_who_remember() -> None:
+    """A row in the middle is pulled to no side: all denoising members restore it better than normal rows."""
+    chance = np.random.default_rng(0)
+    X, _ = ball_and_shell(1000, chance)
+    normal, strange = ball_and_shell(200, chance)
+    rows, areas = np.concatenate([normal, strange]), {}
+    for remember in (0, 500):
+        one = AnomalyDetector(
+            estimator=member(hidden_dims=(64,), latent_dim=4, epochs=30, corruption="gaussian:0.5"),
+            trim=0, remember=remember, random_state=0,
+        ).fit(X)  # fmt: skip
+        areas[remember] = roc_auc_score(np.repeat([0, 1], 200), -one.score_samples(rows))
+    assert areas[0] < 0.3
+    assert areas[500] > 0.9
+
+
+def test_restoring_better_than_typical_earns_next_to_nothing() -> None:
+    class Fixed:
+        weight, typical = 1.0, 1.0
+
+        def __init__(self, error: float) -> None:
+            self.error = error
+
+        def terms(self, rows: np.ndarray) -> np.ndarray:
+            return np.full(rows.shape, self.error / rows.shape[1])
+
+    rows = some(3)
+    well, typical, badly = (surprise([Fixed(error)], rows)[0] for error in (0.0, 1.0, 5.0))  # type: ignore[list-item]
+    assert typical == pytest.approx(1.0)
+    assert 0.9 < well < 1.0
+    assert badly == pytest.approx(5.0 * 2 ** (-1 / 8), rel=1e-3)
+
+
+def test_how_many_rows_are_remembered() -> None:
+    X = some(600)
+    by_default = AnomalyDetector(estimator=member(), trim=0, random_state=0).fit(X)
+    assert by_default.memories_ == []  # beside members of one's own
+    asked = AnomalyDetector(estimator=member(), trim=0, remember=100, random_state=0).fit(X)
+    assert [len(one.rows) for one in asked.memories_] == [100]
+    trimmed = AnomalyDetector(estimator=member(), trim=0.25, remember=1000, random_state=0).fit(X)
+    assert [len(one.rows) for one in trimmed.memories_] == [360]  # neither those held out nor those set apart
+    few = AnomalyDetector(estimator=member(), trim=0, remember=1000, random_state=0).fit(X[:100])
+    assert [len(one.rows) for one in few.memories_] == [80] * 5
+
+
+@pytest.mark.parametrize("remember", [-1, 1.5, "all", None])
+def test_remember_must_be_a_number_of_rows(remember: object) -> None:
+    with pytest.raises(InvalidParameterError, match="remember must be"):
+        AnomalyDetector(estimator=member(), remember=remember).fit(some())  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("memory") / "d.safetensors"
+    AnomalyDetector(estimator=member(), trim=0, remember=50, random_state=0).fit(some(100)).save(path)
+    return path
+
+
+def test_a_file_holds_what_is_remembered(stored: Path) -> None:
+    one = AnomalyDetector(estimator=member(), trim=0, remember=50, random_state=0).fit(some(100))
+    back = AnomalyDetector.load(stored)
+    assert [len(m.rows) for m in back.memories_] == [50] * 5
+    assert back.score_samples(some(9, seed=1)).tobytes() == one.score_samples(some(9, seed=1)).tobytes()
+    shares = back.explain(some(9, seed=1))
+    np.testing.assert_allclose(shares.sum(1), -back.score_samples(some(9, seed=1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("memory.0.rows", torch.zeros(50, 3)),
+        ("memory.0.rows", torch.zeros(0, 4)),
+        ("memory.0.rows", torch.zeros(50, 4, dtype=torch.float64)),
+        ("memory.0.rows", torch.full((50, 4), torch.nan)),
+        ("memory.0.scale", torch.zeros(4, dtype=torch.float64)),
+        ("memory.0.offset", torch.zeros(3, dtype=torch.float64)),
+        ("memory.7.rows", torch.zeros(50, 4)),
+        ("memory.0.rows", None),
+    ],
+)
+def test_a_file_with_an_odd_memory_is_refused(
+    stored: Path, tmp_path: Path, key: str, value: torch.Tensor | None
+) -> None:
+    header, tensors = persistence.read_model(stored, persistence.DETECTOR)
+    if value is None:
+        del tensors[key]
+    else:
+        tensors[key] = value
+    persistence.write_model(tmp_path / "odd.safetensors", header, tensors, persistence.DETECTOR)
+    with pytest.raises(ModelFileError):
+        AnomalyDetector.load(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("typical", [0.0, -1.0, "1", None])
+def test_a_file_with_an_odd_typical_distance_is_refused(
+    stored: Path, tmp_path: Path, typical: object
+) -> None:
+    header, tensors = persistence.read_model(stored, persistence.DETECTOR)
+    header["memories"][0] = typical
+    persistence.write_model(tmp_path / "odd.safetensors", header, tensors, persistence.DETECTOR)
+    with pytest.raises(ModelFileError):
+        AnomalyDetector.load(tmp_path / "odd.safetensors")
