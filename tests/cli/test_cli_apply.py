@@ -12,6 +12,7 @@ import pytest
 from conftest import Run, environment, train_to
 
 import diabolo
+from diabolo.applications import AnomalyDetector, SignalDetector
 from diabolo.data import load as load_data
 
 
@@ -197,6 +198,21 @@ def test_info(run: Run, model: Path, table_model: Path) -> None:
     assert found["history"]["epochs"] == 2
     assert found["recipe"]["latent_dim"] == 4
     assert found["bytes"] == table_model.stat().st_size
+
+
+def test_info_of_a_detector_of_series(run: Run, images: Path, tmp_path: Path) -> None:
+    small = diabolo.Autoencoder(latent_dim=2, epochs=1)
+    series = np.sin(np.arange(900.0) / 5) + 0.1 * np.random.default_rng(0).normal(size=900)
+    fitted = SignalDetector(detector=AnomalyDetector(estimator=small, random_state=0), window=20).fit(series)
+    place = fitted.save(tmp_path / "s.safetensors")
+    said = run("info", place, "--json")
+    assert said.code == 0, said.err
+    assert (said.json["kind"], said.json["window"], said.json["n_channels"]) == ("signal detector", 20, 1)
+    assert said.json["threshold"] == fitted.detector_.threshold_
+    assert "detector of anomalies in series" in run("info", place).out
+    said = run("detect", "score", place, images, "-o", tmp_path / "s.csv")
+    assert said.code == 1
+    assert "a detector of series. Use it in Python, with SignalDetector.load." in said.err
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
