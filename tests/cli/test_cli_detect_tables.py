@@ -304,11 +304,17 @@ def test_text_tables_are_read_in_pieces_where_the_memory_gets_short(
     run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = table.stat().st_size
-    for free, said_so in ((4 * size + 1000, False), (4 * size - 1000, True), (None, False)):
+    for free, said_so in ((30 * size, False), (30 * size - 1, True), (None, False)):
         monkeypatch.setattr("diabolo.cli.streams.free_memory", lambda free=free: free)
         said = run("detect", "fit", table, *SMALL, "--epochs", "1", "-o", tmp_path / "d.safetensors")
         assert said.code == 0, said.err
         assert ("read piece by piece" in said.err) == said_so
+    people()[["zip", "income"]].to_csv(tmp_path / "numbers.csv", index=False)
+    monkeypatch.setattr("diabolo.cli.streams.free_memory", lambda: 0)
+    said = run("detect", "fit", tmp_path / "numbers.csv", *SMALL, "-o", tmp_path / "d.safetensors", "--json")
+    assert said.code == 0, said.err
+    assert "piece by piece" not in said.err
+    assert said.json["kinds"] is None
 
 
 def test_what_is_broken_of_a_mixed_table_is_not_skipped(run: Run, fitted: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 MOST_ROWS = 200_000  # that are learned from of a mixed table that is read piece by piece
-_SHARE = 4  # text tables that are larger than this part of the free memory are
+_TIMES = 30  # its size a mixed table takes of the memory at most when it is learned as a whole (20 measured)
 _PACKED = 5  # times that a packed text is longer when unpacked, about
 
 
@@ -196,15 +196,18 @@ def open_mixed(
 
 
 def _in_pieces(data: str, source: SourceOptions, options: StreamOptions) -> bool:
-    """Whether a table is to be read piece by piece; a text table takes about its size in memory."""
+    """Whether a table is to be read piece by piece if it is of mixed columns."""
     from diabolo.data.columns import is_text
+    from diabolo.data.opening import size_in_memory
 
-    path = Path(data).expanduser()
-    if options.stream is not None or not is_text(path):
+    if options.stream is not None:
         return streams.by_pieces(data, source, options)
-    takes = path.stat().st_size * (_PACKED if path.suffix.lower() == ".gz" else 1)
+    path = Path(data).expanduser()
+    takes = size_in_memory(path)
+    if is_text(path):  # whose cells take about as much as their text
+        takes = path.stat().st_size * (_PACKED if path.suffix.lower() == ".gz" else 1)
     free = streams.free_memory()
-    return free is not None and takes * _SHARE > free
+    return takes is not None and free is not None and takes * _TIMES > free
 
 
 def learned_table(out: Output, rows: Pieces, options: ColumnOptions) -> tuple[Any, dict[str | int, str]]:

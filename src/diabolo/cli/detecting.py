@@ -222,9 +222,8 @@ def _parts(detector: AnomalyDetector, rows: Any) -> Iterator[tuple[NDArray[np.in
             yield numbers, detector._check(frame, reset=False)
         return
     if detector.encoder_ is not None:
-        coded = detector._check(rows, reset=False)
-        for numbers in np.array_split(np.arange(len(coded)), -(-len(coded) // _CODED)):
-            yield numbers, coded[numbers]
+        for numbers in np.array_split(np.arange(len(rows)), -(-len(rows) // _CODED)):
+            yield numbers, detector._check(rows.iloc[numbers], reset=False)
         return
     source = ArraySource(rows) if isinstance(rows, np.ndarray) else rows
     passed: list[NDArray[np.int64]] = []  # chunks are read ahead; some of a source may be left out

@@ -267,7 +267,7 @@ class _Text:
     """The rows of a text table."""
 
     def __init__(self, path: Path, label: str | None, columns: Sequence[str] | None) -> None:
-        self._path = path
+        self._path, self._known = path, dict[str, str]()
         with text_table(path) as text:
             self._head = head_of(text, path)
         self.all_names = self._head.names
@@ -279,12 +279,13 @@ class _Text:
     def pieces(self) -> Iterator[_Piece]:
         with text_table(self._path) as text:
             for cells, lines in by_blocks(self._head.rows(text), len(self.all_names), self._path):
-                labels = None if self._label_at is None else cells[self._label_at]
+                labels = None
+                if self._label_at is not None:  # few of which are different, and all are kept
+                    labels = [self._known.setdefault(cell, cell) for cell in cells[self._label_at]]
                 yield _Piece(len(lines), {self.all_names[i]: cells[i] for i in self._features}, labels, lines)
 
     def as_labels(self, parts: list[Any]) -> Array | None:
-        known: dict[str, str] = {}  # few labels are different ones
-        return as_labels([known.setdefault(cell, cell) for part in parts for cell in part]) if parts else None
+        return as_labels([cell for part in parts for cell in part]) if parts else None
 
 
 class _Parquets:
