@@ -125,7 +125,7 @@ class PcaMap(AnomalyMap):
 
     def _trained(self, pictures: Any, training: list[int], factor: int, chance: Any) -> Scale:
         n = -(-40_000 // len(training))
-        tiles = [self._tiling.sample(reduced(pictures[i], factor), n, chance) for i in training]
+        tiles = [self._tiling.sample(reduced(one, factor), n, chance) for one in pictures.each(training)]
         return Scale.trained(factor, PcaTiles(), np.concatenate(tiles), flat=True)  # type: ignore[arg-type]
 
 

@@ -225,7 +225,7 @@ def test_images_of_other_sizes_are_refused(fitted):
 def test_fitting_anew_forgets_the_layout():
     one = AnomalyMap(**ALIGNED | {"false_alarm_rate": 0.5}).fit(parts(6, 0))
     one.set_params(layout="tiles").fit(parts(6, 0))
-    assert (one.whole_, one.size_, one.smoothing_) == (None, None, 2.0)
+    assert (one.whole_, one.size_, one.smoothing_) == (None, None, 1.0)
     assert one.heatmap(parts(1, 0, (20, 50))).shape == (1, 20, 50)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from sklearn.base import clone
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.grouped import GroupedCalibration
 from diabolo.applications.maps import Locating
-from diabolo.applications.pictures import Pictures, check_pictures
+from diabolo.applications.pictures import Surveyed, survey
 from diabolo.applications.scale import Scale, Typical, default_estimator, some_pixels
 from diabolo.applications.tiles import Floats, reduced
 from diabolo.applications.whole import POLARITIES, Whole, copies, default_net, factor_for
@@ -47,12 +47,14 @@ class AnomalyMap(Locating):
     into overlapping tiles, which one autoencoder per scale restores. The logarithm of the squared error, in
     units of what is usual at its place in a tile, smoothed, is put beside what is typical of good images:
 
-    .. math:: h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \frac{\log e_k(p) - f_k(c_k(p)) - m_k}{s_k}
+    .. math:: h_k(p) = \frac{\log e_k(p) - f_k(c_k(p)) - m_k}{s_k}, \qquad
+              h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \max(h_k(p), -0.3\, h_k(p))
 
     where :math:`f_k` is a parabola fitted to good images that tells the error usual for the contrast
     :math:`c_k` around a pixel, :math:`m_k` the mean of what remains (``reference="training"``) or its
     median over the image itself (``reference="image"``: only what is unlike its surroundings, whatever the
-    lighting), and :math:`s_k` the standard deviation of the numerator on good images.
+    lighting), and :math:`s_k` the standard deviation of the numerator on good images. What is restored too
+    well counts a little: a place that is blurred, or without its texture.
 
     ``layout="aligned"`` is for images of one size that show the same thing in the same place: parts in a
     holder, faces, slices of heads. One autoencoder sees the whole image x, reduced, and restores it as
@@ -93,7 +95,8 @@ class AnomalyMap(Locating):
         nearly the image does not tell where. Not with ``layout="aligned"``.
     smoothing : float in [0, 100], optional
         Standard deviation of the Gaussian that errors are smoothed with, in pixels of their scale, or of
-        the reduced image. None: 2, aligned 1.
+        the reduced image. None: 2; 1 where images are so small that there is the scale 1 only, and where
+        they are aligned.
     reference : {"training", "image"}, default="training"
         What the errors of an image are compared with. Aligned: "training" only.
     polarity : {"both", "bright", "dark"}, default="both"
@@ -107,7 +110,7 @@ class AnomalyMap(Locating):
         Share of good images that may be flagged, and of pixels of good images that a mask may show.
         ``set_threshold`` changes it after fit.
     calibration_fraction : float in (0, 1), default=0.2
-        Share of images, or of groups, held out for the thresholds; at least five, or half of fewer than ten.
+        Share of images, or of groups, held out for the thresholds; 5 at least, or a third of fewer than 15.
     random_state : int, RandomState or None, default=None
         Seed. The same seed on the same machine gives the same bytes.
 
@@ -158,8 +161,10 @@ class AnomalyMap(Locating):
 
         Parameters
         ----------
-        images : array (n, [channels,] [depth,] height, width), or list of arrays of different sizes
-            Good images only, 2 at least.
+        images : array (n, [channels,] [depth,] height, width), sequence of arrays, or source
+            Good images only, 2 at least. The arrays of a list or another sequence may differ in size. A
+            source such as ``diabolo.data.ImageFolderSource`` is read several times, one chunk at a time; a
+            sequence of your own, whose items are made when they are asked for, one image at a time.
         y : ignored
         groups : array (n,), optional
             What belongs together, such as the pictures of one part or the slices of one patient: it is held
@@ -178,24 +183,25 @@ class AnomalyMap(Locating):
             1 / (n + 1) at least. The pixels' threshold is not concerned.
         """
         self._check_settings()
-        pictures = check_pictures(images, self.n_dims)
-        size = pictures.one_size() if self.layout == "aligned" else None
+        tell = progress or (lambda share, what: None)
+        tell(0.0, "looking at images")
+        pictures = survey(images, self.n_dims, aligned=self.layout == "aligned")
+        assert pictures.n_channels is not None
         chance = np.random.RandomState(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
         held_out = self._held_out(len(pictures), groups, chance)
         for name in ("scales_", "whole_", "calibration_"):
             self.__dict__.pop(name, None)
         self.settings_ = self._settings()
-        self.n_channels_, self.size_ = pictures.n_channels, size
-        tell = progress or (lambda share, what: None)
+        self.n_channels_, self.size_ = pictures.n_channels, pictures.size
         training = [i for i in range(len(pictures)) if i not in held_out]
-        if size is None:
+        if self.size_ is None:
             self._learn_tiles(pictures, training, chance, tell)
         else:
             self._learn_whole(pictures, training, chance, tell)
         scores: list[float] = []
         pixels: list[Floats] = []
-        for i in sorted(held_out):
-            heat = self._heat(pictures[i])
+        for image in pictures.each(sorted(held_out)):
+            heat = self._heat(image)
             scores.append(self._image_score(heat))
             pixels.extend(some_pixels(chance, heat, most=max(1, _PIXELS // len(held_out))))
         self.calibration_ = Calibration(np.array(scores))
@@ -257,7 +263,7 @@ class AnomalyMap(Locating):
             raise wrong
         return factors
 
-    def _tile_for(self, pictures: Pictures) -> int:
+    def _tile_for(self, pictures: Surveyed) -> int:
         if self.tile is not None:
             return int(self.tile)
         tile = _TILE[self.n_dims]
@@ -265,16 +271,17 @@ class AnomalyMap(Locating):
             return 2 * tile
         return max(tile // 2, min(tile, int(pictures.typical / _SIDE_BY_SIDE)))
 
-    def _settle(self, tile: int) -> None:
-        """Fill in what was left to the layout."""
+    def _settle(self, tile: int, factors: Sequence[int] = ()) -> None:
+        """Fill in what was left to the layout and the scales."""
         check_range("tile", tile, low=4, high=_MOST_TILE[self.n_dims], integer=True)
         aligned = self.layout == "aligned"
         self.tile_ = tile
         overlap = 0.75 if self.overlap is None else self.overlap
         self.stride_ = max(1, round(self.tile_ * (1 - overlap)))
-        self.smoothing_ = float((1 if aligned else 2) if self.smoothing is None else self.smoothing)
+        fine = aligned or tuple(factors) == (1,)  # a mask twice as wide as a small defect is of no use
+        self.smoothing_ = float((1 if fine else 2) if self.smoothing is None else self.smoothing)
 
-    def _sizes(self, pictures: Pictures) -> tuple[int, ...]:
+    def _sizes(self, pictures: Surveyed) -> tuple[int, ...]:
         """Return the factors of the scales."""
         factors = self._factors()
         if factors is None:
@@ -308,15 +315,16 @@ class AnomalyMap(Locating):
                 f"images must be at least 2{'' if groups is None else ' groups'}, as some are held out for "
                 f"the thresholds; got {len(each)}. Give more good images; a large one can be cut into parts."
             )
-        least = min(_HELD_OUT, len(each) // 2)
+        least = max(1, min(_HELD_OUT, len(each) // 3))
         k = min(max(least, round(self.calibration_fraction * len(each))), len(each) - 1)
         return set(np.flatnonzero(np.isin(labels, chance.permutation(each)[:k])).tolist())
 
     def _learn_tiles(
-        self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
+        self, pictures: Surveyed, training: list[int], chance: np.random.RandomState, tell: Progress
     ) -> None:
         self._settle(self._tile_for(pictures))
         factors = self._sizes(pictures)
+        self._settle(self.tile_, factors)
         scales: list[Scale] = []
         for k, factor in enumerate(factors):
             tell(k / (len(factors) + 1), f"training at scale 1/{factor}")
@@ -325,20 +333,20 @@ class AnomalyMap(Locating):
         some = sorted(chance.permutation(training)[:_TYPICAL].tolist())
         self.scales_, self.whole_ = scales, None
         self.typical_ = [
-            Typical.of(some_pixels(chance, *self._errors(scale, pictures[i])) for i in some)
+            Typical.of(some_pixels(chance, *self._errors(scale, image)) for image in pictures.each(some))
             for scale in scales
         ]
 
     def _learn_whole(
-        self, pictures: Pictures, training: list[int], chance: np.random.RandomState, tell: Progress
+        self, pictures: Surveyed, training: list[int], chance: np.random.RandomState, tell: Progress
     ) -> None:
         self._settle(self._tile_for(pictures))
         assert self.size_ is not None
         factor = factor_for(self.size_, self.tile_)
         tell(0.0, f"training on images at scale 1/{factor}")
-        samples = copies((pictures[i] for i in training), len(training), factor, self.symmetry, chance)
+        samples = copies(pictures.each(training), len(training), factor, self.symmetry, chance)
         some = sorted(chance.permutation(training)[:_WHOLE].tolist())
-        good = np.stack([reduced(pictures[i], factor) for i in some])
+        good = np.stack([reduced(image, factor) for image in pictures.each(some)])
         whole = Whole.trained(
             factor,
             self._estimator(default_net, samples, chance),
@@ -353,10 +361,10 @@ class AnomalyMap(Locating):
         self.scales_, self.typical_, self.whole_ = [], [], whole
 
     def _trained(
-        self, pictures: Pictures, training: list[int], factor: int, chance: np.random.RandomState
+        self, pictures: Surveyed, training: list[int], factor: int, chance: np.random.RandomState
     ) -> Scale:
         n = -(-_TILES // len(training))
-        small = (reduced(pictures[i], factor) for i in training)
+        small = (reduced(image, factor) for image in pictures.each(training))
         tiles = np.concatenate([self._tiling.sample(image, n, chance) for image in small])
         estimator = self._estimator(default_estimator, tiles, chance)
         return Scale.trained(factor, estimator, tiles, flat=not self.n_channels_)

@@ -55,6 +55,7 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
     contents = {
         "params": params,
         "tile": fitted.tile_,
+        "smoothing": fitted.smoothing_,
         "n_channels": fitted.n_channels_,
         "size": None if fitted.size_ is None else list(fitted.size_),
         "scales": scales,
@@ -81,7 +82,12 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
         params["estimator"] = unfitted(params["estimator"])
     out = AnomalyMap(**params)
     out._check_settings()
-    out._settle(header["tile"])
+    if header["params"].get("layout", "tiles") == "tiles" and "smoothing" not in header:
+        raise ValueError("a map of an earlier way of comparing tiles, which is to be fitted anew")
+    factors = [_integer(part["factor"], 1) for part in header["scales"]]
+    out._settle(header["tile"], factors)
+    if header.get("smoothing", out.smoothing_) != out.smoothing_:
+        raise ValueError(f"a smoothing of {header['smoothing']!r} and not {out.smoothing_}")
     out.settings_ = out._settings()
     if out.tile not in (None, out.tile_):
         raise ValueError(f"tiles of {out.tile_} and not {out.tile}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.calibration import Calibration
 from diabolo.applications.grouped import GroupedCalibration, beyond_promise
-from diabolo.applications.pictures import Pictures, check_pictures
+from diabolo.applications.pictures import check_pictures
 from diabolo.applications.regions import Region, regions_of
 from diabolo.applications.scale import Scale, Typical
 from diabolo.applications.tiles import Floats, Tiling, enlarged
@@ -80,30 +80,28 @@ class Locating(BaseEstimator):  # type: ignore[misc]
     def heatmap(self, images: Any) -> Any:
         """Return how unlike good images each place is, higher = more anomalous.
 
-        On good images about 0 on average; with ``layout="aligned"`` and both polarities about 1.
+        On good images about 0.3 on average; with ``layout="aligned"`` and both polarities about 1.
 
         Parameters
         ----------
-        images : array (n, [channels,] [depth,] height, width), or list of arrays of different sizes
+        images : array (n, [channels,] [depth,] height, width), sequence of arrays, or source
+            As in ``fit``.
 
         Returns
         -------
-        array (n, [depth,] height, width), or a list of arrays where images came as a list or tuple
+        array (n, [depth,] height, width), or a list of arrays where images came as a sequence
         """
         maps = list(self.heatmaps(images))
-        return maps if isinstance(images, (list, tuple)) else np.stack(maps)
+        return maps if isinstance(images, Sequence) else np.stack(maps)
 
     def heatmaps(self, images: Any) -> Iterator[Floats]:
-        """Return the same one by one, so that one map at a time is in memory."""
-        pictures = self._pictures(images)
-        return (self._heat(pictures[i]) for i in range(len(pictures)))
+        """Return the same one by one, so that one map at a time is in memory.
 
-    def _pictures(self, images: Any) -> Pictures:
+        So is one image, where they are read as they are asked for.
+        """
         check_is_fitted(self, "calibration_")
-        pictures = check_pictures(images, self.settings_["n_dims"], self.n_channels_)
-        if self.size_ is not None:
-            pictures.one_size(self.size_)
-        return pictures
+        pictures = check_pictures(images, self.settings_["n_dims"], self.n_channels_, self.size_)
+        return (self._heat(image) for image in pictures.each())
 
     def _image_score(self, heat: Floats) -> float:
         n = max(1, heat.size // (_HIGHEST if self.whole_ is None else _HIGHEST_ALIGNED))
@@ -142,7 +140,7 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         """
         level = self._level(threshold)
         masks = [heat > level for heat in self.heatmaps(images)]
-        return masks if isinstance(images, (list, tuple)) else np.stack(masks)
+        return masks if isinstance(images, Sequence) else np.stack(masks)
 
     def regions(self, images: Any, threshold: float | None = None) -> list[list[Region]]:
         """Return the connected areas of each image's mask, the one with the highest peak first."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diabolo.data.sources import Source
 from diabolo.errors import InvalidDataError
 
 Floats = NDArray[np.float32]
@@ -18,66 +20,135 @@ _AXES = {2: "height, width", 3: "depth, height, width"}
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images as they came, each turned into numbers when it is asked for.
+    """Images as they came, each turned into numbers, and looked at, when it is asked for.
 
-    ``n_channels`` is 0 where they have no axis of channels.
+    ``images`` is a sequence, or a source of images of one size, which is read from its begin. ``n_channels``
+    is 0 where images have no axis of channels, None as long as no image was looked at.
     """
 
-    images: list[NDArray[Any]]
-    n_channels: int
+    images: Any
+    n_dims: int
+    n_channels: int | None
+    size: tuple[int, ...] | None = None
+    reference: str = "image 0"
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> Floats:
-        """Return image i as (channels, *extents) in single precision."""
-        image = self.images[i].astype(np.float32)
-        return image if self.n_channels else image[None]
-
-    @property
-    def smallest(self) -> int:
-        """The smallest extent of any image along any axis."""
-        first = 1 if self.n_channels else 0
-        return min(int(n) for image in self.images for n in image.shape[first:])
-
-    @property
-    def typical(self) -> float:
-        """The median over images of the geometric mean of their extents."""
-        first = 1 if self.n_channels else 0
-        return float(np.median([prod(i.shape[first:]) ** (1 / (i.ndim - first)) for i in self.images]))
-
-    def one_size(self, size: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """Return the extents of every image, those of fit where they are given.
+    def each(self, which: Sequence[int] | None = None) -> Iterator[Floats]:
+        """Return images as (channels, *extents) in single precision, one by one: all, or some in order.
 
         Raises
         ------
         InvalidDataError
-            Where an image has others.
+            For an image that is none, or not such as in fit.
         """
-        first = 1 if self.n_channels else 0
-        own = self.images[0].shape[first:] if size is None else size
-        for i, image in enumerate(self.images):
-            if image.shape[first:] != own:
-                where = "image 0" if size is None else "in fit"
-                raise InvalidDataError(
-                    f"aligned images must all have the extents {own}, as {where}; got image {i} with "
-                    f"{image.shape[first:]}. Bring them to one size, the same thing in the same place, or "
-                    "give layout='tiles'."
-                )
-        return own
+        for i, values in self._read(range(len(self)) if which is None else which):
+            image = self.checked(i, values).astype(np.float32)
+            yield image if self.n_channels else image[None]
+
+    def _read(self, which: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        if not isinstance(self.images, Source):
+            yield from ((i, self.images[i]) for i in which)
+            return
+        left = set(which)
+        if not left:
+            return
+        for numbers, rows in self.images.chunks():
+            for i, values in zip(numbers.tolist(), rows, strict=True):
+                if i in left:
+                    left.remove(i)
+                    yield i, values
+            if not left:
+                return
+        raise InvalidDataError(
+            f"images must all be there; got a source that left out {len(left)}, image {min(left)} among "
+            "them. Give one that refuses what it cannot read, or take that out."
+        )
+
+    def checked(self, i: int, values: Any) -> NDArray[Any]:
+        """Return image i as an array if it is such as the others."""
+        image = _as_array(values, f"image {i}")
+        channels = _channels(image, i, self.n_dims)
+        if self.n_channels is not None and channels != self.n_channels:
+            raise InvalidDataError(
+                f"images must have {_said(self.n_channels)} as {self.reference}; "
+                f"got image {i} with {_said(channels)}, shape {image.shape}. Convert it."
+            )
+        _check_values(image, i)
+        extents = image.shape[1 if channels else 0 :]
+        if self.size is not None and extents != self.size:
+            raise InvalidDataError(
+                f"aligned images must all have the extents {self.size}, as {self.reference}; got image {i} "
+                f"with {extents}. Bring them to one size, the same thing in the same place, or give "
+                "layout='tiles'."
+            )
+        return image
 
 
-def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> Pictures:
-    """Return images as they are if they are such as in fit.
+@dataclass(frozen=True)
+class Surveyed(Pictures):
+    """The same, all of which were looked at once; ``extents`` are theirs."""
 
-    ``n_channels`` is the number they had there; None in fit.
+    extents: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def smallest(self) -> int:
+        """The smallest extent of any image along any axis."""
+        return min(min(one) for one in self.extents)
+
+    @property
+    def typical(self) -> float:
+        """The median over images of the geometric mean of their extents."""
+        return float(np.median([prod(one) ** (1 / len(one)) for one in self.extents]))
+
+
+def check_pictures(
+    images: Any, n_dims: int, n_channels: int | None = None, size: tuple[int, ...] | None = None
+) -> Pictures:
+    """Return images that are to be like those of fit, which had ``n_channels`` and, if aligned, ``size``.
+
+    Those in memory are looked at now, all others when they are asked for.
 
     Raises
     ------
     InvalidDataError
     """
+    pictures = Pictures(_gathered(images, n_dims), n_dims, n_channels, size, "in fit")
+    if isinstance(pictures.images, list):
+        for i, image in enumerate(pictures.images):
+            pictures.checked(i, image)
+    return pictures
+
+
+def survey(images: Any, n_dims: int, *, aligned: bool) -> Surveyed:
+    """Return images to learn from, after a look at each: all have as many channels, and one size if aligned.
+
+    Raises
+    ------
+    InvalidDataError
+    """
+    pictures = Pictures(_gathered(images, n_dims), n_dims, None)
+    extents: list[tuple[int, ...]] = []
+    for i, values in pictures._read(range(len(pictures))):
+        image = pictures.checked(i, values)
+        if not extents:
+            n_channels = _channels(image, i, n_dims)
+            own = image.shape[1 if n_channels else 0 :]
+            pictures = replace(pictures, n_channels=n_channels, size=own if aligned else None)
+        extents.append(image.shape[1 if pictures.n_channels else 0 :])
+    return Surveyed(pictures.images, n_dims, pictures.n_channels, pictures.size, extents=tuple(extents))
+
+
+def _gathered(images: Any, n_dims: int) -> Any:
+    """Return a list of arrays, or what gives images one by one as it came."""
+    found: Any
     if isinstance(images, (list, tuple)):
-        arrays = [_as_array(image, f"image {i}") for i, image in enumerate(images)]
+        found = [_as_array(image, f"image {i}") for i, image in enumerate(images)]
+    elif isinstance(images, Source) or (
+        isinstance(images, Sequence) and not isinstance(images, (str, bytes))
+    ):
+        found = images
     else:
         whole = _as_array(images, "images")
         if whole.ndim not in (n_dims + 1, n_dims + 2):
@@ -85,19 +156,10 @@ def check_pictures(images: Any, n_dims: int, n_channels: int | None = None) -> P
                 f"images must be (n, {_AXES[n_dims]}) or (n, channels, {_AXES[n_dims]}); got the shape "
                 f"{whole.shape}. {_one_image(whole, n_dims)}"
             )
-        arrays = list(whole)
-    if not arrays:
+        found = list(whole)
+    if not len(found):
         raise InvalidDataError("images must be at least one; got none. Check how they were selected.")
-    first = n_channels if n_channels is not None else _channels(arrays[0], 0, n_dims)
-    for i, image in enumerate(arrays):
-        channels = _channels(image, i, n_dims)
-        if channels != first:
-            raise InvalidDataError(
-                f"images must have {_said(first)} as {'image 0' if n_channels is None else 'in fit'}; "
-                f"got image {i} with {_said(channels)}, shape {image.shape}. Convert it."
-            )
-        _check_values(image, i)
-    return Pictures(arrays, first)
+    return found
 
 
 def _as_array(values: Any, what: str) -> NDArray[Any]:

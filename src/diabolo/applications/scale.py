@@ -18,6 +18,8 @@ _SOME = 4096  # tiles that say where in a tile errors are large
 _LEAST_SHARE = 1e-3  # of the mean error: where less is usual, a pixel that never varies would count for all
 _LEAST_CONTRAST = 0.01  # of the mean contrast: below, it is noise of the sensor
 _AROUND = 2.0  # standard deviation, in pixels, of the surroundings that the contrast is measured in
+_AGREED = 10.0  # times the usual error: of smaller ones the mean is nearly the arithmetic one
+_TOO_WELL = 0.3  # what an error counts that is smaller than usual: a blurred place, one without texture
 _PER_IMAGE = 10_000  # pixels that say what errors are usual
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -63,13 +65,17 @@ class Typical:
         )
 
     def compared(self, errors: Floats, contrast: Floats, *, within: bool) -> Floats:
-        """Return errors in standard deviations: from good images' mean, or from the image's own median."""
+        """Return errors in standard deviations: from good images' mean, or from the image's own median.
+
+        Those that are smaller than usual count too, a third as much.
+        """
         log = np.clip(np.log(contrast + np.float32(self.floor)), self.low, self.high)
         a, b, d = self.curve
         left = errors - (a + log * (b + log * d))
         level = float(np.median(left)) if within else self.level
         spread = self.spread if within else float(np.hypot(self.spread, self.level_spread))
-        return np.asarray((left - np.float32(level)) / np.float32(spread or 1.0), dtype=np.float32)
+        heat = (left - np.float32(level)) / np.float32(spread or 1.0)
+        return np.asarray(np.maximum(heat, np.float32(-_TOO_WELL) * heat), dtype=np.float32)
 
 
 def _powers(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,16 +109,17 @@ class Scale:
         """Return the logarithm of the smoothed error and the contrast of an image (channels, *extents).
 
         Both are (*extents) of the reduced image. The contrast is the variance around a pixel, in units of
-        the mean squared error.
+        the mean squared error. Where tiles overlap, the harmonic mean of their errors is taken: a defect
+        spoils whole tiles, but a good pixel beside it is in some tile that restores it.
         """
 
-        def squares(tiles: Floats) -> Floats:
+        def restored(tiles: Floats) -> Floats:
             samples = tiles[:, 0] if self.flat else tiles
             error = np.square(self.estimator.reconstruct(samples) - samples).reshape(tiles.shape)
-            return np.asarray((error * self.weight).mean(1))
+            return np.asarray(1 / ((error * self.weight).mean(1) + np.float32(_AGREED)))
 
         small = reduced(image, self.factor)
-        error = tiling.mapped(small, squares)
+        error = np.maximum(1 / tiling.mapped(small, restored) - np.float32(_AGREED), 0)
         if smoothing:
             error = ndimage.gaussian_filter(error, smoothing, mode="reflect")
         contrast = np.zeros_like(error)

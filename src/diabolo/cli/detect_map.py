@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli.console import Output, counted, duration, number, print_pairs
+from diabolo.cli.detect_frames import Frames, frames_of
 from diabolo.cli.detecting import NormalValue, anomalies, load_map, percent, print_labels, threshold_told
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.cli.output import FOLDER, aside, check_place, naming
@@ -61,12 +64,9 @@ def fit_map(
         left_out = len(images) - len(chosen)
         if left_out:
             out.note(f"{images.name}: {counted(left_out, 'image')} not in {normal!r} not learned from")
-    frames, groups = [], []
-    for i in chosen:
-        parts = _frames(images, i, fitted.n_dims)
-        frames += [part for _, part in parts]
-        groups += [i] * len(parts)
+    frames = Frames(images, chosen, fitted.n_dims)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
+    groups = [i for i, _ in frames.places]
     together = groups if len(frames) > len(chosen) > 1 else None  # the slices of a scan
     if images.scans and fitted.n_dims == 2 and len(chosen) == 1:
         out.note(
@@ -90,16 +90,6 @@ def fit_map(
         ("map", str(output)),
     ]
     out.result(payload, lambda to: print_pairs(to, pairs, title=f"map of anomalies, from {images.name}"))
-
-
-def _frames(images: Images, i: int, n_dims: int) -> list[tuple[str, Array]]:
-    """Return an image, or the slices of a scan where the map is one of slices, with their names."""
-    array, name = images.array(i), images.names[i]
-    if images.scans and n_dims == 2:
-        if len(array) == 1:  # an x-ray
-            return [(name, array[0])]
-        return [(f"{name}:{k}", part) for k, part in enumerate(array)]
-    return [(name, array)]
 
 
 def _truth(images: Images, normal: str | None) -> NDArray[np.bool_] | None:
@@ -151,12 +141,14 @@ def told_of_map(found: dict[str, Any]) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------------------------------------- map
 @dataclass
 class _Looked:
-    """What was found in each image."""
+    """What was found in each image: lines of two tables, written as they come, and its score."""
 
-    lines: list[list[Any]] = field(default_factory=list)
-    regions: list[list[Any]] = field(default_factory=list)
+    images: Any
+    regions: Any
     scores: list[float] = field(default_factory=list)
     flagged: int = 0
+    n_regions: int = 0
+    last: list[Any] = field(default_factory=list)  # line of the first table
     most: list[Looked] | None = None  # the most anomalous first, where a page is to show them
 
     def keep(self, name: str, picture: Array, heat: Array, level: float, is_anomaly: bool | None) -> None:
@@ -169,7 +161,7 @@ class _Looked:
 
         if self.most is None:
             return
-        score, p_value, _, area, n = self.lines[-1][1:]
+        score, p_value, _, area, n = self.last[1:]
         if len(self.most) >= MOST_SHOWN and score <= self.most[-1].score:
             return
         plain, marked = (
@@ -226,22 +218,21 @@ def map(  # noqa: A001 - the name of the command
     opened = open_images(images, source, scans, fitted.n_channels_)
     truth = _truth(opened, normal)
     level = fitted._level(threshold)
-    looked = _Looked(most=None if report is None else [])
+    box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
+    peak = [f"peak_{axis}" for axis in _axes(fitted)]
     with aside(output, folder=True) as folder:
         for sub in (_HEAT, _MASK):
             (folder / sub).mkdir()
-        for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
-            mark = None if truth is None else bool(truth[one[0]])
-            _look(fitted, opened, one[0], folder, level, looked, mark)
-        box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
-        _table(
-            folder / "images.csv", ["image", "score", "p_value", "verdict", "area", "regions"], looked.lines
-        )
-        _table(
-            folder / "regions.csv",
-            ["image", "region", *box, "area", "peak", *(f"peak_{axis}" for axis in _axes(fitted))],
-            looked.regions,
-        )
+        with (
+            _table(
+                folder / "images.csv", ["image", "score", "p_value", "verdict", "area", "regions"]
+            ) as lines,
+            _table(folder / "regions.csv", ["image", "region", *box, "area", "peak", *peak]) as areas,
+        ):
+            looked = _Looked(lines, areas, most=None if report is None else [])
+            for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
+                mark = None if truth is None else bool(truth[one[0]])
+                _look(fitted, opened, one[0], folder, level, looked, mark)
     from diabolo.report.verdicts import measured, one_sided
 
     found = None
@@ -256,9 +247,9 @@ def map(  # noqa: A001 - the name of the command
         "model": model,
         "data": opened.name,
         "output": output,
-        "n": len(looked.lines),
+        "n": len(looked.scores),
         "flagged": looked.flagged,
-        "n_regions": len(looked.regions),
+        "n_regions": looked.n_regions,
         "threshold": fitted.threshold_,
         "pixel_threshold": level,
         "labels": found,
@@ -316,7 +307,7 @@ def _look(
     from diabolo.data import write_map, write_mask
 
     scan = images.scan(i) if images.scans else None
-    frames = _frames(images, i, fitted.n_dims)
+    frames = frames_of(images, i, fitted.n_dims)
     heats, scores = [], []
     for name, frame in frames:
         try:
@@ -364,21 +355,26 @@ def _note(fitted: AnomalyMap, name: str, score: float, found: list[Region], look
     p_value = float(fitted.calibration_.p_value(np.array([score]))[0])
     area = sum(region.area for region in found)
     verdict = "anomaly" if flagged else "normal"
-    looked.lines.append([name, score, p_value, verdict, area, len(found)])
+    looked.last = [name, score, p_value, verdict, area, len(found)]
+    _write(looked.images, looked.last)
+    looked.n_regions += len(found)
     looked.scores.append(score)
     looked.flagged += flagged
     for k, region in enumerate(found):
         ends = [*(part.start for part in region.box), *(part.stop for part in region.box)]
-        looked.regions.append([name, k, *ends, region.area, region.peak, *region.position])
+        _write(looked.regions, [name, k, *ends, region.area, region.peak, *region.position])
 
 
-def _table(path: Path, columns: list[str], lines: list[list[Any]]) -> None:
+@contextmanager
+def _table(path: Path, columns: list[str]) -> Iterator[Any]:
     with path.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(
-            [f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line] for line in lines
-        )
+        yield writer
+
+
+def _write(table: Any, line: list[Any]) -> None:
+    table.writerow([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in line])
 
 
 def _show(to: Console, payload: dict[str, Any]) -> None:
