@@ -78,7 +78,8 @@ class AnomalyDetector(Judging):
     remember : "auto" or int >= 0, default="auto"
         Number of training rows at most, of each fold, that are kept, in files too, so that a row counts as
         strange where it is far from the nearest five of them, even if it is restored well. "auto": 20,000
-        beside the default's members for rows of at most 48 features, else none.
+        beside the default's members for rows of at most 48 numbers (a column of a mixed table becomes one or
+        several), else none.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling.
