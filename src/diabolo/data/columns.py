@@ -19,6 +19,7 @@ from diabolo.data.text import BLOCK, by_blocks, head_of, no_row, refuse_nameless
 from diabolo.errors import DataFileError, InvalidDataError, MissingExtraError
 
 _LARGEST = float(np.finfo(np.float32).max)
+_MOST_KNOWN = 10_000  # texts that are kept once for all cells that hold them
 _BUFFER = 1 << 16  # bytes of a Parquet file read at a time from each column
 
 
@@ -238,6 +239,8 @@ class ColumnTable:
                 features = {name: typed(piece.cells[name], kind, known) for name, kind in self.kinds.items()}
                 yield np.arange(start, start + piece.n), features
                 start += piece.n
+                if len(known) > _MOST_KNOWN:
+                    known.clear()
         if start != self._n:
             raise gone(self._path, "has other rows")
 
