@@ -82,6 +82,16 @@ def test_what_lies_beyond_single_precision_is_far_and_finite() -> None:
     assert terms.min() > 1e20
 
 
+def test_small_units_that_nothing_scales_are_told_apart_as_well() -> None:
+    chance = np.random.default_rng(0)
+    X = 1e-5 * (chance.normal(size=(300, 3)) + 10 * chance.integers(0, 2, size=(300, 1)))
+    settings = {"scaling": None, "epochs": 1}
+    one = AnomalyDetector(estimator=member(**settings), trim=0, remember=300, random_state=0).fit(X)
+    kept = one.memories_[0]
+    between = kept.terms(np.full((1, 3), 5e-5)).sum() / kept.typical
+    assert between > 20
+
+
 def ball_and_shell(n: int, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return rows on a thick shell, and rows in the empty middle of it."""
     shell = chance.normal(size=(n, 4))
@@ -182,12 +192,13 @@ def test_a_file_with_an_odd_memory_is_refused(
         AnomalyDetector.load(tmp_path / "odd.safetensors")
 
 
+@pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("typical", [0.0, -1.0, "1", None])
 def test_a_file_with_an_odd_typical_distance_is_refused(
-    stored: Path, tmp_path: Path, typical: object
+    stored: Path, tmp_path: Path, which: int, typical: object
 ) -> None:
     header, tensors = persistence.read_model(stored, persistence.DETECTOR)
-    header["memories"][0] = typical
+    header["memories"][0][which] = typical
     persistence.write_model(tmp_path / "odd.safetensors", header, tensors, persistence.DETECTOR)
     with pytest.raises(ModelFileError):
         AnomalyDetector.load(tmp_path / "odd.safetensors")

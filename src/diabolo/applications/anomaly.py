@@ -248,8 +248,11 @@ class AnomalyDetector(Judging):
             rows = every if self._takes_all(one) else rest
             members.append(Member.of(self._fitted(one, rows, part), _sample(rows), self.whitening))
         most = self._most_remembered()
-        memory = [Memory.of(_sample(rest, most), members[0].estimator._scaler)] if most else []
-        return members, memory
+        if not most:
+            return members, []
+        first = members[0].estimator
+        to_one = first.recipe_.scaling in ("standard", "center")
+        return members, [Memory.of(_sample(rest, most), first._scaler, unit_variance=to_one)]
 
     def _most_remembered(self) -> int:
         """Return how many rows of a fold are remembered at most."""

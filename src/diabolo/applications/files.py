@@ -71,7 +71,7 @@ def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tenso
         "table": None if detector.encoder_ is None else detector.encoder_.to_dict(),
         "members": members,
         "folds": [len(fold) for fold in detector.members_],
-        "memories": [memory.typical for memory in detector.memories_],
+        "memories": [[memory.typical, memory.resolution] for memory in detector.memories_],
         "threshold": detector.threshold_,
         "comparison": detector.comparison_,
         "sample_shape": list(detector.sample_shape_),
@@ -126,9 +126,12 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
         raise ValueError("members for samples of different sizes")
     detector.memories_ = [
         _memory(
-            typical, {name: tensors.pop(f"memory.{k}.{name}").numpy() for name in _MEMORY}, detector._width
+            typical,
+            resolution,
+            {name: tensors.pop(f"memory.{k}.{name}").numpy() for name in _MEMORY},
+            detector._width,
         )
-        for k, typical in enumerate(header["memories"])
+        for k, (typical, resolution) in enumerate(header["memories"])
     ]
     if len(detector.memories_) not in (0, len(header["folds"])) or any(
         k.startswith("memory") for k in tensors
@@ -195,7 +198,7 @@ def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> No
             raise ValueError(f"{len(names)} names for {detector.n_features_in_} features")
 
 
-def _memory(typical: Any, arrays: dict[str, NDArray[Any]], d: int) -> Memory:
+def _memory(typical: Any, resolution: Any, arrays: dict[str, NDArray[Any]], d: int) -> Memory:
     rows, offset, scale = (arrays[name] for name in _MEMORY)
     if rows.ndim != 2 or not len(rows) or rows.shape[1] != d or rows.dtype != np.float32:
         raise ValueError(f"a memory of {rows.shape} for {d} features")
@@ -203,12 +206,12 @@ def _memory(typical: Any, arrays: dict[str, NDArray[Any]], d: int) -> Memory:
         raise ValueError("a memory whose scaling does not fit its rows")
     if not all(np.isfinite(one).all() for one in (rows, offset, scale)) or scale.min() <= 0:
         raise ValueError("a memory with values that are none")
-    return Memory(rows, offset, scale, _positive(typical))
+    return Memory(rows, offset, scale, _positive(typical), _positive(resolution))
 
 
 def _positive(typical: Any) -> float:
     if type(typical) is not float or not 0 < typical < float("inf"):
-        raise ValueError("a typical error that is no positive number")
+        raise ValueError("a typical error, or a resolution, that is no positive number")
     return typical
 
 

@@ -8,7 +8,7 @@ training: it returns the nearest rows. How far these are is what a memory adds, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,8 @@ Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 
 _NEIGHBORS = 5
-_RESOLUTION = 1e-3  # of a feature's variance: rows nearer than that are equal
+_SAMPLE = 4096  # remembered rows that say what is typical
+_RESOLUTION = 1e-3  # of the variance: rows nearer than that are equal
 _FAR = 1e15  # whose square single precision holds
 
 
@@ -38,25 +39,29 @@ class Memory:
         (x - offset) / scale is in these.
     typical : float
         The median error of remembered rows, each judged by the others.
+    resolution : float > 0
+        What is added to the square of each feature's difference.
     """
 
     rows: NDArray[np.float32]
     offset: Doubles
     scale: Doubles
     typical: float
+    resolution: float = _RESOLUTION
 
     weight = 2.0  # beside autoencoders, of which each has 1
 
     @classmethod
-    def of(cls, rows: Array, scaler: Scaler) -> Memory:
-        """Remember rows (n, n_features) as ``scaler`` scales them."""
-        d = rows.shape[1]
+    def of(cls, rows: Array, scaler: Scaler, *, unit_variance: bool = True) -> Memory:
+        """Remember rows (n, n_features) as ``scaler`` scales them, perhaps to a mean variance of 1."""
         offset, scale = (
-            np.broadcast_to(part, d).astype(np.float64) for part in (scaler.offset, scaler.scale)
+            np.broadcast_to(part, rows.shape[1]).astype(np.float64) for part in (scaler.offset, scaler.scale)
         )
-        plain = cls(_scaled(rows, offset, scale), offset, scale, 1.0)
-        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 4096)).astype(np.int64))]
-        return cls(plain.rows, offset, scale, float(np.median(plain.terms(some).sum(1))))
+        kept = _scaled(rows, offset, scale)
+        variance = 1.0 if unit_variance else float(kept.var(0, dtype=np.float64).mean())
+        plain = cls(kept, offset, scale, 1.0, _RESOLUTION * (variance or 1.0))
+        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64))]
+        return replace(plain, typical=float(np.median(plain.terms(some).sum(1))))
 
     @cached_property
     def _index(self) -> NearestNeighbors:
@@ -80,7 +85,7 @@ class Memory:
         for k, square in enumerate(squares):
             mean += square * (out != k)[:, None]
         mean /= (len(far) - (out >= 0))[:, None]
-        mean += _RESOLUTION
+        mean += self.resolution
         return mean
 
 
