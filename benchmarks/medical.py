@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import time
 import warnings
 from collections import defaultdict
@@ -335,6 +336,7 @@ def xrays(path: Path, seed: int, quick: bool) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run all and write the two files."""
+    home = Path(os.environ.get("DIABOLO_DATA", Path(__file__).parents[2] / "shared" / "data"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -342,9 +344,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one split, short training: a trial of the script"
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "medical"
-    )
+    parser.add_argument("--data", type=Path, default=home / "medical")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the two files")
     options = parser.parse_args()
