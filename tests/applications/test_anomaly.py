@@ -137,6 +137,12 @@ def test_wrong_settings_are_named(rows: np.ndarray, wrong: dict[str, Any]) -> No
         detector(**wrong).fit(rows)
 
 
+def test_what_to_give_instead_follows_the_value(rows: np.ndarray) -> None:
+    for wrong in ({"trim": 0.9}, {"remember": -1}):
+        with pytest.raises(InvalidParameterError, match=r"got \S+\. Or give 'auto'\.$"):
+            detector(**wrong).fit(rows)
+
+
 def test_no_setting_is_without_effect(rows: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match="device must be left out where estimator is given"):
         detector(device="cpu").fit(rows)

@@ -196,9 +196,9 @@ class AnomalyDetector(Judging):
         check_rate("false_alarm_rate", self.false_alarm_rate)
         check_rate("calibration_fraction", self.calibration_fraction)
         if self.trim != "auto":
-            check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint=" Or give 'auto'.")
+            check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint="Or give 'auto'.")
         if self.remember != "auto":
-            check_range("remember", self.remember, low=0, integer=True, hint=" Or give 'auto'.")
+            check_range("remember", self.remember, low=0, integer=True, hint="Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
         if self.whitening is not None:
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
