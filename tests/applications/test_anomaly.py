@@ -406,6 +406,21 @@ def test_a_member_that_restores_anomalies_too_is_said(rows: np.ndarray) -> None:
     np.testing.assert_allclose(one.explain(rows).sum(1), -one.score_samples(rows))
 
 
+class Bounding(Autoencoder):
+    """Restores whatever lies within bounds."""
+
+    def reconstruct(self, X: Any) -> Any:
+        return np.clip(X, -4, 4)
+
+
+def test_a_member_that_restores_one_kind_of_anomalies_is_said() -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(600, 2)) @ PLANE + 0.02 * chance.normal(size=(600, 5))
+    with pytest.warns(DetectionWarning, match=r"planted ones with shuffled values .* 0\.\d\d \((PCA|KNN): "):
+        one = detector(estimator=Bounding(latent_dim=2, epochs=1, batch_size=64)).fit(rows)
+    assert one.comparison_["diabolo"]["shifted"] > 0.6 > one.comparison_["diabolo"]["shuffled"]
+
+
 def test_the_comparison_is_there(fitted: AnomalyDetector) -> None:
     assert set(fitted.comparison_) == {"diabolo", "PCA", "KNN"}
     for areas in fitted.comparison_.values():

@@ -18,7 +18,7 @@ from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.ensemble import Member
 from diabolo.applications.judging import Judging
 from diabolo.applications.memory import Memory
-from diabolo.applications.planted import compare
+from diabolo.applications.planted import compare, unseen
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
 from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
@@ -40,7 +40,6 @@ _FOLDS = 5
 _LEAST_ROWS = 4
 _SAMPLE = 4096  # training rows that say what is typical
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
-_TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -318,15 +317,9 @@ class AnomalyDetector(Judging):
             chance,
             self._loss,
         )
-        seen = self.comparison_["diabolo"]
-        if seen and max(seen.values()) < _TOLD_APART:
-            warnings.warn(
-                "the detector restores anomalies as well as normal rows: planted ones are told apart with an "
-                f"area under the ROC curve of {max(seen.values()):.2f} at best. Give more rows, or members "
-                "with a narrower code or more noise.",
-                DetectionWarning,
-                stacklevel=3,
-            )
+        said = unseen(self.comparison_)
+        if said is not None:
+            warnings.warn(said, DetectionWarning, stacklevel=3)
 
     def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
         """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.
