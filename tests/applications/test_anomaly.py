@@ -561,6 +561,12 @@ def test_odd_tables(case: str, trim: float) -> None:
 def test_equal_rows_are_refused(rows: np.ndarray) -> None:
     with pytest.raises(InvalidDataError, match="X must vary"):
         detector().fit(np.ones((50, 4)))
+    X = np.full((52, 2), 5.0)
+    X[0] = 1.0
+    said = "must have several rows that differ from the others; got 52 rows, 51 of them equal"
+    for table in (X, pd.DataFrame(X, columns=["a", "b"]).assign(c=["v"] + 51 * ["u"])):
+        with pytest.raises(InvalidDataError, match=said):
+            detector().fit(table)
 
 
 def test_images_keep_their_shape() -> None:

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 
 from diabolo.applications import ensemble
-from diabolo.applications.calibration import Calibration, check_rate
+from diabolo.applications.calibration import Calibration, check_rate, held_out_rows
 from diabolo.applications.ensemble import Member
 from diabolo.applications.judging import Judging
 from diabolo.applications.memory import Memory
@@ -169,7 +169,7 @@ class AnomalyDetector(Judging):
         else:
             rows = self._check(X, reset=True)
         chance = np.random.default_rng(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
-        folds = self._folds(len(rows), chance) if held_out is None else [_numbers(held_out, len(rows))]
+        folds = self._folds(len(rows), chance) if held_out is None else [held_out_rows(held_out, len(rows))]
         self.set_apart_ = np.zeros(0, dtype=np.int64)
         members: list[list[Member]] = []
         memories: list[Memory] = []
@@ -237,6 +237,7 @@ class AnomalyDetector(Judging):
         report(0.0, "first look")
         apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
         every = _without(X, held_out)
+        _check_differ(X, every)
         rest = _without(X, np.sort(np.concatenate([held_out, apart]))) if len(apart) else every
         several = self._unfitted(len(rest), int(chance.integers(2**31 - 1)))
         self.set_apart_ = np.union1d(self.set_apart_, apart)
@@ -346,20 +347,16 @@ class AnomalyDetector(Judging):
         return read_detector(path)
 
 
-def _numbers(held_out: Any, n: int) -> NDArray[np.int64]:
-    """Return the numbers of the rows to hold out of n, in ascending order."""
-    try:
-        given = np.asarray(held_out)
-    except ValueError:  # ragged
-        given = np.zeros(0)
-    whole = given.ndim == 1 and given.dtype.kind in "iu"
-    numbers = np.unique(given) if whole else np.zeros(0)
-    if not 0 < len(numbers) == given.size <= n - 2 or numbers[0] < 0 or numbers[-1] >= n:
-        raise InvalidParameterError(
-            f"held_out must be an array of numbers of rows from 0 to {n - 1}, each once, which leave two or "
-            f"more to train on; got {held_out!r}. Leave it out to have them drawn."
+def _check_differ(X: Array | Source, learned: Any) -> None:
+    """Raise where rows of X differ, and those that are left to learn from do not."""
+    if isinstance(X, Source) or (learned[-1] != learned[0]).any() or (learned != learned[0]).any():
+        return
+    same = int((learned[0] == X).all(axis=1).sum())
+    if same < len(X):  # else the members say that X does not vary
+        raise InvalidDataError(
+            f"X must have several rows that differ from the others; got {len(X)} rows, {same} of them equal, "
+            "and only such are left to learn from where some are held out for the threshold. Give more rows."
         )
-    return numbers.astype(np.int64)
 
 
 def _part_of(progress: Progress | None, number: int, parts: int) -> Progress:
