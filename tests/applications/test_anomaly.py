@@ -478,6 +478,15 @@ def test_frames_of_either_library_and_sparse_rows(rows: np.ndarray) -> None:
         detector().fit(frame).predict(frame[list("bacde")])
 
 
+def test_a_mixed_table_without_names_is_told_in_the_detectors_name(rows: np.ndarray) -> None:
+    table = pd.DataFrame(rows, columns=list("abcde")).assign(f=["x", "y"] * 300)
+    one = detector().fit(table)
+    with pytest.warns(UserWarning, match="names") as said:
+        found = one.score_samples(table.to_numpy())
+    assert ["AnomalyDetector was fitted with feature names" in str(each.message) for each in said] == [True]
+    assert np.array_equal(found, one.score_samples(table))
+
+
 def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np.ndarray) -> None:
     for value in (np.nan, np.inf):
         wrong = rows.copy()
