@@ -89,6 +89,7 @@ def test_threshold_and_info_of_a_map(run: Run, model: Path, tmp_path: Path) -> N
     assert said.code == 2
     assert "by --false-alarm-rate or --value" in said.err
     assert run("info", copy, "--json").json["threshold"] == 7
+    assert "when fitted; the threshold above is what holds" in " ".join(run("info", copy).out.split())
 
 
 def test_a_map_and_a_detector_are_told_apart(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
