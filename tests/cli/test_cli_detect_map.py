@@ -105,7 +105,7 @@ def test_options_without_effect_are_refused(
     monkeypatch.chdir(tmp_path)
     said = run("detect", "fit", folder, *SMALL, *option)
     assert said.code == 2
-    assert f"{option[0]} must be left out for a map" in said.err
+    assert f"{option[0]} must be left out for a map of images; got {' '.join(option)}. Leave it" in said.err
 
 
 def test_a_broken_picture_is_named_and_nothing_is_left(run: Run, model: Path, tmp_path: Path) -> None:
