@@ -137,6 +137,12 @@ def test_wrong_settings_are_named(rows: np.ndarray, wrong: dict[str, Any]) -> No
         detector(**wrong).fit(rows)
 
 
+def test_what_to_give_instead_follows_the_value(rows: np.ndarray) -> None:
+    for wrong in ({"trim": 0.9}, {"remember": -1}):
+        with pytest.raises(InvalidParameterError, match=r"got \S+\. Or give 'auto'\.$"):
+            detector(**wrong).fit(rows)
+
+
 def test_no_setting_is_without_effect(rows: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match="device must be left out where estimator is given"):
         detector(device="cpu").fit(rows)
@@ -400,6 +406,21 @@ def test_a_member_that_restores_anomalies_too_is_said(rows: np.ndarray) -> None:
     np.testing.assert_allclose(one.explain(rows).sum(1), -one.score_samples(rows))
 
 
+class Bounding(Autoencoder):
+    """Restores whatever lies within bounds."""
+
+    def reconstruct(self, X: Any) -> Any:
+        return np.clip(X, -4, 4)
+
+
+def test_a_member_that_restores_one_kind_of_anomalies_is_said() -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(600, 2)) @ PLANE + 0.02 * chance.normal(size=(600, 5))
+    with pytest.warns(DetectionWarning, match=r"planted ones with shuffled values .* 0\.\d\d \((PCA|KNN): "):
+        one = detector(estimator=Bounding(latent_dim=2, epochs=1, batch_size=64)).fit(rows)
+    assert one.comparison_["diabolo"]["shifted"] > 0.6 > one.comparison_["diabolo"]["shuffled"]
+
+
 def test_the_comparison_is_there(fitted: AnomalyDetector) -> None:
     assert set(fitted.comparison_) == {"diabolo", "PCA", "KNN"}
     for areas in fitted.comparison_.values():
@@ -455,6 +476,15 @@ def test_frames_of_either_library_and_sparse_rows(rows: np.ndarray) -> None:
     frame = pd.DataFrame(rows, columns=columns)
     with pytest.raises(ValueError, match="feature names should match"):
         detector().fit(frame).predict(frame[list("bacde")])
+
+
+def test_a_mixed_table_without_names_is_told_in_the_detectors_name(rows: np.ndarray) -> None:
+    table = pd.DataFrame(rows, columns=list("abcde")).assign(f=["x", "y"] * 300)
+    one = detector().fit(table)
+    with pytest.warns(UserWarning, match="names") as said:
+        found = one.score_samples(table.to_numpy())
+    assert ["AnomalyDetector was fitted with feature names" in str(each.message) for each in said] == [True]
+    assert np.array_equal(found, one.score_samples(table))
 
 
 def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np.ndarray) -> None:
@@ -540,6 +570,12 @@ def test_odd_tables(case: str, trim: float) -> None:
 def test_equal_rows_are_refused(rows: np.ndarray) -> None:
     with pytest.raises(InvalidDataError, match="X must vary"):
         detector().fit(np.ones((50, 4)))
+    X = np.full((52, 2), 5.0)
+    X[0] = 1.0
+    said = "must have several rows that differ from the others; got 52 rows, 51 of them equal"
+    for table in (X, pd.DataFrame(X, columns=["a", "b"]).assign(c=["v"] + 51 * ["u"])):
+        with pytest.raises(InvalidDataError, match=said):
+            detector().fit(table)
 
 
 def test_images_keep_their_shape() -> None:

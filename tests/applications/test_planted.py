@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,31 @@ def test_a_value_far_beyond_those_of_training_is_far_and_finite(rows: np.ndarray
     for score in planted.rivals(rows * UNITS).values():
         usual, far = score(fresh)
         assert 1e6 * usual < far < np.inf
+
+
+@pytest.mark.parametrize(
+    ("found", "knn", "said"),
+    [
+        ((0.53, 0.98), (0.9, 1.0), None),  # others hardly tell them apart either
+        ((0.53, 0.98), (0.97, 0.9), r"one kind .* with shuffled values .* of 0\.53 \(KNN: 0\.97\)\. Give"),
+        ((0.9, 0.55), (0.6, 0.96), r"one kind .* with shifted values .* of 0\.55 \(KNN: 0\.96\)\. Give"),
+        ((0.53, 0.58), (1.0, 1.0), r"of 0\.58 at best\."),
+        ((0.53, 0.58), (0.5, 0.5), r"of 0\.58 at best\."),
+        ((0.6, 0.6), (1.0, 1.0), None),
+    ],
+)
+def test_what_is_restored_too_well_is_said(
+    found: tuple[float, float], knn: tuple[float, float], said: str | None
+) -> None:
+    kinds = ("shuffled", "shifted")
+    areas = {"diabolo": found, "PCA": (0.5, 0.5), "KNN": knn}
+    told = planted.unseen({name: dict(zip(kinds, each, strict=True)) for name, each in areas.items()})
+    assert told is None if said is None else re.search(said, told or "")
+
+
+def test_without_planted_anomalies_nothing_is_said() -> None:
+    assert planted.unseen({"diabolo": {}, "PCA": {}, "KNN": {}}) is None
+    assert planted.unseen({name: {"shifted": 0.65} for name in ("diabolo", "PCA", "KNN")}) is None
 
 
 def test_equal_rows_and_numbers_of_any_type() -> None:

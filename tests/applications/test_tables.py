@@ -309,11 +309,33 @@ def test_a_column_read_as_another_type_is_refused() -> None:
         encoder.transform(pd.DataFrame({"n": ["two"]}))
 
 
-@pytest.mark.parametrize("columns", [["b", "a"], ["a"], ["a", "b", "c"], ["a", "x"], [0, 1]], ids=str)
-def test_other_columns_are_refused(columns: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("columns", "got"),
+    [
+        (["b", "a"], r"'b' where 'a' should be \(column 0, counted from 0\)\. Select"),
+        (["a"], r"a table without 'b'\. Add"),
+        (["a", "b", "c"], r"a table with 'c'\. Select"),
+        (["a", "x"], r"a table without 'b' and with 'x'\. Add"),
+        ([0, 1], r"a table without 'a', 'b' and with 0, 1\. Add"),
+    ],
+    ids=str,
+)
+def test_other_columns_are_named(columns: list[Any], got: str) -> None:
     encoder = TableEncoder().fit(pd.DataFrame({"a": [1.0, 2.0], "b": ["u", "v"]}))
-    with pytest.raises(InvalidDataError, match="the columns must be those of fit, 'a', 'b', in that order"):
+    rule = "the columns must be those of fit, 'a', 'b', in that order; got "
+    with pytest.raises(InvalidDataError, match=rule + ".*" + got):
         encoder.transform(pd.DataFrame([[1.0] * len(columns)], columns=columns))
+
+
+def test_one_column_of_many_is_named() -> None:
+    X = pd.DataFrame({f"c{k}": [0.5, float(k + 2)] for k in range(30)} | {"t": ["u", "v"]})
+    encoder = TableEncoder().fit(X)
+    with pytest.raises(InvalidDataError, match=r"got a table without 'c17' and with 'C17'\."):
+        encoder.transform(X.rename(columns={"c17": "C17"}))
+    with pytest.raises(InvalidDataError, match="'c18' where 'c17' should be"):
+        encoder.transform(X[[*X.columns[:17], "c18", "c17", *X.columns[19:]]])
+    with pytest.raises(InvalidDataError, match="names of columns must differ; got 'c3' twice"):
+        encoder.transform(pd.concat([X, X[["c3"]]], axis=1))
 
 
 def test_names_that_are_integers() -> None:

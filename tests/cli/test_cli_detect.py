@@ -268,6 +268,7 @@ def test_info_tells_of_a_detector(run: Run, detector_file: Path) -> None:
     assert said.code == 0, said.err
     assert "detector of anomalies" in said.out
     assert "DenoisingAutoencoder with gaussian" in said.out
+    assert "0.05 when fitted; the threshold above is what holds" in " ".join(said.out.split())
     told = run("info", detector_file, "--json").json
     assert told["threshold"] == AnomalyDetector.load(detector_file).threshold_
     assert told["n_held_out"] == 286

@@ -89,6 +89,7 @@ def test_threshold_and_info_of_a_map(run: Run, model: Path, tmp_path: Path) -> N
     assert said.code == 2
     assert "by --false-alarm-rate or --value" in said.err
     assert run("info", copy, "--json").json["threshold"] == 7
+    assert "when fitted; the threshold above is what holds" in " ".join(run("info", copy).out.split())
 
 
 def test_a_map_and_a_detector_are_told_apart(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_options_without_effect_are_refused(
     monkeypatch.chdir(tmp_path)
     said = run("detect", "fit", folder, *SMALL, *option)
     assert said.code == 2
-    assert f"{option[0]} must be left out for a map" in said.err
+    assert f"{option[0]} must be left out for a map of images; got {' '.join(option)}. Leave it" in said.err
 
 
 def test_a_broken_picture_is_named_and_nothing_is_left(run: Run, model: Path, tmp_path: Path) -> None:

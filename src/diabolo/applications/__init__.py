@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from diabolo.applications.anomaly import AnomalyDetector
     from diabolo.applications.localization import AnomalyMap
     from diabolo.applications.signals import SignalDetector
+    from diabolo.applications.tables import TableEncoder
 
-__all__ = ["AnomalyDetector", "AnomalyMap", "SignalDetector"]
+__all__ = ["AnomalyDetector", "AnomalyMap", "SignalDetector", "TableEncoder"]
 
-_PLACES = {"AnomalyDetector": "anomaly", "AnomalyMap": "localization", "SignalDetector": "signals"}
+_PLACES = {
+    "AnomalyDetector": "anomaly",
+    "AnomalyMap": "localization",
+    "SignalDetector": "signals",
+    "TableEncoder": "tables",
+}
 
 
 def __getattr__(name: str) -> Any:

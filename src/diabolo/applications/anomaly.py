@@ -14,11 +14,11 @@ from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 
 from diabolo.applications import ensemble
-from diabolo.applications.calibration import Calibration, check_rate
+from diabolo.applications.calibration import Calibration, check_rate, held_out_rows
 from diabolo.applications.ensemble import Member
 from diabolo.applications.judging import Judging
 from diabolo.applications.memory import Memory
-from diabolo.applications.planted import compare
+from diabolo.applications.planted import compare, unseen
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
 from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
@@ -40,7 +40,6 @@ _FOLDS = 5
 _LEAST_ROWS = 4
 _SAMPLE = 4096  # training rows that say what is typical
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
-_TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -171,7 +170,7 @@ class AnomalyDetector(Judging):
         else:
             rows = self._check(X, reset=True)
         chance = np.random.default_rng(check_seed(self.random_state).randint(np.iinfo(np.int32).max))
-        folds = self._folds(len(rows), chance) if held_out is None else [_numbers(held_out, len(rows))]
+        folds = self._folds(len(rows), chance) if held_out is None else [held_out_rows(held_out, len(rows))]
         self.set_apart_ = np.zeros(0, dtype=np.int64)
         members: list[list[Member]] = []
         memories: list[Memory] = []
@@ -197,9 +196,9 @@ class AnomalyDetector(Judging):
         check_rate("false_alarm_rate", self.false_alarm_rate)
         check_rate("calibration_fraction", self.calibration_fraction)
         if self.trim != "auto":
-            check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint=" Or give 'auto'.")
+            check_range("trim", self.trim, low=0, high=0.5, open_high=True, hint="Or give 'auto'.")
         if self.remember != "auto":
-            check_range("remember", self.remember, low=0, integer=True, hint=" Or give 'auto'.")
+            check_range("remember", self.remember, low=0, integer=True, hint="Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
         if self.whitening is not None:
             check_name("whitening", self.whitening, ensemble.WHITENINGS)
@@ -239,6 +238,7 @@ class AnomalyDetector(Judging):
         report(0.0, "first look")
         apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
         every = _without(X, held_out)
+        _check_differ(X, every)
         rest = _without(X, np.sort(np.concatenate([held_out, apart]))) if len(apart) else every
         several = self._unfitted(len(rest), int(chance.integers(2**31 - 1)))
         self.set_apart_ = np.union1d(self.set_apart_, apart)
@@ -322,15 +322,9 @@ class AnomalyDetector(Judging):
             chance,
             self._loss,
         )
-        seen = self.comparison_["diabolo"]
-        if seen and max(seen.values()) < _TOLD_APART:
-            warnings.warn(
-                "the detector restores anomalies as well as normal rows: planted ones are told apart with an "
-                f"area under the ROC curve of {max(seen.values()):.2f} at best. Give more rows, or members "
-                "with a narrower code or more noise.",
-                DetectionWarning,
-                stacklevel=3,
-            )
+        said = unseen(self.comparison_)
+        if said is not None:
+            warnings.warn(said, DetectionWarning, stacklevel=3)
 
     def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
         """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.
@@ -357,20 +351,16 @@ class AnomalyDetector(Judging):
         return read_detector(path)
 
 
-def _numbers(held_out: Any, n: int) -> NDArray[np.int64]:
-    """Return the numbers of the rows to hold out of n, in ascending order."""
-    try:
-        given = np.asarray(held_out)
-    except ValueError:  # ragged
-        given = np.zeros(0)
-    whole = given.ndim == 1 and given.dtype.kind in "iu"
-    numbers = np.unique(given) if whole else np.zeros(0)
-    if not 0 < len(numbers) == given.size <= n - 2 or numbers[0] < 0 or numbers[-1] >= n:
-        raise InvalidParameterError(
-            f"held_out must be an array of numbers of rows from 0 to {n - 1}, each once, which leave two or "
-            f"more to train on; got {held_out!r}. Leave it out to have them drawn."
+def _check_differ(X: Array | Source, learned: Any) -> None:
+    """Raise where rows of X differ, and those that are left to learn from do not."""
+    if isinstance(X, Source) or (learned[-1] != learned[0]).any() or (learned != learned[0]).any():
+        return
+    same = int((learned[0] == X).all(axis=1).sum())
+    if same < len(X):  # else the members say that X does not vary
+        raise InvalidDataError(
+            f"X must have several rows that differ from the others; got {len(X)} rows, {same} of them equal, "
+            "and only such are left to learn from where some are held out for the threshold. Give more rows."
         )
-    return numbers.astype(np.int64)
 
 
 def _part_of(progress: Progress | None, number: int, parts: int) -> Progress:

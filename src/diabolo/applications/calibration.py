@@ -76,3 +76,25 @@ def check_rate(name: str, rate: Any) -> float:
     if not good:
         raise InvalidParameterError(f"{name} must be between 0 and 1; got {rate!r}. Give for example 0.01.")
     return float(rate)
+
+
+def held_out_rows(held_out: Any, n: int) -> NDArray[np.int64]:
+    """Return the numbers of the rows to hold out of n, in ascending order.
+
+    Raises
+    ------
+    InvalidParameterError
+        For anything but numbers of rows, each once, or where fewer than two rows are left.
+    """
+    try:
+        given = np.asarray(held_out)
+    except ValueError:  # ragged
+        given = np.zeros(0)
+    whole = given.ndim == 1 and given.dtype.kind in "iu"
+    numbers = np.unique(given) if whole else np.zeros(0)
+    if not 0 < len(numbers) == given.size <= n - 2 or numbers[0] < 0 or numbers[-1] >= n:
+        raise InvalidParameterError(
+            f"held_out must be an array of numbers of rows from 0 to {n - 1}, each once, which leave two or "
+            f"more to train on; got {held_out!r}. Leave it out to have them drawn."
+        )
+    return numbers.astype(np.int64)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from diabolo.applications import ensemble
 from diabolo.applications.calibration import Calibration, check_rate
 from diabolo.applications.ensemble import Member
+from diabolo.applications.frames import library_of
 from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
 from diabolo.errors import CalibrationWarning, InvalidParameterError
@@ -64,10 +65,20 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
             rows = super()._check(X, reset=reset)
             self._width = self.n_features_in_
             return rows
-        rows = self.encoder_.transform(X)
         if reset:
             self._take_columns(self.encoder_)
-        return rows
+        elif library_of(X) == "arrays" and hasattr(self, "feature_names_in_"):
+            # as scikit-learn says it of plain numbers; the encoder would say it in its own name
+            warnings.warn(
+                f"X does not have valid feature names, but {type(self).__name__} was fitted with feature "
+                "names",
+                UserWarning,
+                stacklevel=2,
+            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "X does not have valid feature names, but TableEncoder")
+                return self.encoder_.transform(X)
+        return self.encoder_.transform(X)
 
     def _take_columns(self, encoder: TableEncoder) -> None:
         """Let this detector be one for tables of such columns."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ _NEIGHBOURS = 5
 _TRAINING, _JUDGED = 4096, 1000  # rows that PCA and KNN are fitted on, and that are judged
 _SHIFT = (2.0, 4.0)  # standard deviations that a shifted value moves by
 _SHIFTED = 0.25  # share of a row's features that are shifted
+_TOLD_APART = 0.6  # area under the curve below which planted anomalies are as good as normal rows
+_EASY = (
+    0.95  # that of PCA or KNN beyond which one kind alone is worth a warning: it is told apart without a net
+)
 _TINY = 1e-100  # squares of smaller values are lost
 _FAR = 1e12  # standard deviations beyond which PCA and KNN tell nothing apart, and squares are kept
 
@@ -130,3 +134,28 @@ def compare(
             for kind, planted in anomalies.items()
         }
     return out
+
+
+def unseen(comparison: Mapping[str, Mapping[str, float]]) -> str | None:
+    """Return what to say where a detector does not tell planted anomalies from normal rows, else None.
+
+    That is where all kinds are told apart with an area under the curve below 0.6, or one is so that PCA or
+    KNN tells apart with more than 0.95.
+    """
+    seen = comparison["diabolo"]
+    low = [kind for kind, area in seen.items() if area < _TOLD_APART]
+    if low and len(low) == len(seen):
+        return (
+            "the detector restores anomalies as well as normal rows: planted ones are told apart with an "
+            f"area under the ROC curve of {max(seen.values()):.2f} at best. Give more rows, or members with "
+            "a narrower code or more noise."
+        )
+    for kind in low:
+        best, name = max((comparison[name][kind], name) for name in ("PCA", "KNN"))
+        if best > _EASY:
+            return (
+                "the detector restores one kind of anomalies as well as normal rows: planted ones with "
+                f"{kind} values are told apart with an area under the ROC curve of {seen[kind]:.2f} ({name}: "
+                f"{best:.2f}). Give more rows, train for more epochs, or choose members with more noise."
+            )
+    return None

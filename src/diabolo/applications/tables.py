@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from diabolo.applications.frames import (
     rows_back,
 )
 from diabolo.errors import InvalidDataError, InvalidParameterError, ModelFileError
+from diabolo.estimators.validation import check_twins
 from diabolo.names import check_name, quoted
 from diabolo.parts import Mixed, check_range
 
@@ -187,12 +188,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if library == "arrays":
             X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         else:
-            names = list(X.columns)
-            if not reset and names != [k.name for k in self._kept]:
-                raise InvalidDataError(
-                    f"the columns must be those of fit, {quoted(k.name for k in self._kept)}, in that order; "
-                    f"got {quoted(names)}. Select them with X[...]."
-                )
+            if not reset:
+                _check_same([k.name for k in self._kept], list(X.columns))
             if 0 in X.shape:
                 raise InvalidDataError(f"X must have rows and columns; got {X.shape}. Check the source.")
         columns = columns_of(X)
@@ -343,6 +340,24 @@ def is_mixed(X: Any) -> bool:
     if library_of(X) == "arrays" or 0 in X.shape:
         return False
     return any(c.numbers is None or c.boolean or bool(np.isnan(c.numbers).any()) for c in columns_of(X))
+
+
+def _check_same(wanted: Sequence[str | int], names: Sequence[Any]) -> None:
+    """Raise where a frame's columns are not those of fit: say which are missing, unknown or misplaced."""
+    check_twins(names)
+    if list(names) == list(wanted):
+        return
+    missing = [name for name in wanted if name not in names]
+    unknown = [name for name in names if name not in wanted]
+    wrong = [f"without {quoted(missing)}"] * bool(missing) + [f"with {quoted(unknown)}"] * bool(unknown)
+    if not wrong:
+        k = next(k for k, (one, other) in enumerate(zip(wanted, names, strict=True)) if one != other)
+        wrong = [f"{names[k]!r} where {wanted[k]!r} should be (column {k}, counted from 0)"]
+    what_to_do = "Add what is missing." if missing else "Select them with X[...]."
+    raise InvalidDataError(
+        f"the columns must be those of fit, {quoted(wanted)}, in that order; got a table "
+        f"{' and '.join(wrong)}. {what_to_do}"
+    )
 
 
 def _absent(column: Column) -> NDArray[np.bool_]:

@@ -243,11 +243,12 @@ def _fit_map(
 ) -> None:
     from diabolo.cli.detect_map import fit_map
 
-    got = [name for name, value in unused.items() if value is not None]
+    got = {name: value for name, value in unused.items() if value is not None}
     if got:
+        told = [name if value is True else f"{name} {value}" for name, value in got.items()]
         raise InvalidParameterError(
-            f"{' and '.join(got)} must be left out for a map of images; got {len(got)} of these. Leave out, "
-            "or give --no-map."
+            f"{' and '.join(got)} must be left out for a map of images; got {' '.join(told)}. Leave "
+            f"{'it' if len(got) == 1 else 'them'} out, or give --no-map."
         )
     own = {name: chosen.pop(name) for name in ("random_state",) if name in chosen}
     estimator = _members(kind, chosen)

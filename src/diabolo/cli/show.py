@@ -137,7 +137,7 @@ def _show_detector(
         *detecting.told(payload),
         ("file", f"{payload['bytes']:,} bytes"),
         ("written by", _versions(payload["versions"])),
-        *[(key, _told(value)) for key, value in plain_settings.items()],
+        *_settings(plain_settings),
     ]
 
     def show(to: Console) -> None:
@@ -168,9 +168,15 @@ def _map_info(out: Output, path: Path) -> None:
         *told_of_map(payload),
         ("file", f"{payload['bytes']:,} bytes"),
         ("written by", _versions(payload["versions"])),
-        *[(key, _told(value)) for key, value in payload["settings"].items()],
+        *_settings(payload["settings"]),
     ]
     out.result(payload, lambda to: print_pairs(to, pairs, title=str(path)))
+
+
+def _settings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a detector's parameters as text; its threshold may have been set anew since fit."""
+    asked = {"false_alarm_rate": " when fitted; the threshold above is what holds"}
+    return [(key, _told(value) + asked.get(key, "")) for key, value in found.items()]
 
 
 def _versions(found: Mapping[str, str]) -> str:
