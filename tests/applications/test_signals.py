@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from altered import altered, examples
@@ -283,6 +285,13 @@ class TestFiles:
             AnomalyDetector.load(fitted.save(tmp_path / "s.safetensors"))
         with pytest.raises(NotFittedError):
             SignalDetector(window=BEAT).save(tmp_path / "none.safetensors")
+
+    def test_a_window_set_after_fit_is_in_no_file(self, fitted, tmp_path):
+        other = copy.deepcopy(fitted).set_params(window=BEAT + 1)
+        with pytest.raises(
+            InvalidParameterError, match=f"window must be that of fit, {BEAT}; got {BEAT + 1}"
+        ):
+            other.save(tmp_path / "s.safetensors")
 
     @examples(40)
     @given(data=st.data())

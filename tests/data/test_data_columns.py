@@ -272,3 +272,13 @@ def test_numbers_beyond_single_precision_are_placed(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match=r"column 'a' must be finite .*; got inf in row 4"):
         ColumnTable(path).rows()
     assert ColumnTable(path, columns=["t"]).rows().features["t"][0] == "1e40"
+
+
+@pytest.mark.parametrize("change", ["more", "fewer"])
+def test_a_table_that_changes_while_it_is_read_is_told(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,x\n2,y\n" * 5)
+    table = ColumnTable(path)
+    path.write_text("a,b\n" + "1,x\n2,y\n" * (6 if change == "more" else 4))
+    with pytest.raises(InvalidDataError, match="has other rows"):
+        list(table.pieces())

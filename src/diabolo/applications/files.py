@@ -117,7 +117,7 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
     parts: dict[str, dict[str, Tensor]] = {str(k): {} for k in range(len(header["members"]))}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        if number not in ("calibration", "memory"):
+        if key != "calibration" and number != "memory":
             parts[number][name] = value
     members = [_member(about, part) for about, part in zip(header["members"], parts.values(), strict=True)]
     _take_what_comes_in(detector, header)

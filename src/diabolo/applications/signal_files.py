@@ -10,13 +10,25 @@ from sklearn.base import clone
 
 from diabolo.applications.files import contents, of_contents
 from diabolo.applications.signals import SignalDetector, check_step
+from diabolo.errors import InvalidParameterError
 from diabolo.estimators.files import consistent
 from diabolo.parts import check_range
 from diabolo.persistence import SIGNALS, read_model, write_model
 
 
 def write_signals(fitted: SignalDetector, path: str | os.PathLike[str]) -> Path:
-    """Write a fitted detector of signals: the detector of its windows, and how these are cut."""
+    """Write a fitted detector of signals: the detector of its windows, and how these are cut.
+
+    Raises
+    ------
+    InvalidParameterError
+        For a ``window`` that was set after fit: no file holds such a mixture.
+    ModelFileError
+    """
+    if fitted.window not in (None, fitted.window_):
+        raise InvalidParameterError(
+            f"window must be that of fit, {fitted.window_}; got {fitted.window}. Set it back, or fit anew."
+        )
     header, tensors = contents(fitted.detector_)
     signal = {
         "given": fitted.detector is not None,

@@ -237,6 +237,8 @@ class ColumnTable:
         with still_there(self._path):
             for piece in self._file.pieces():
                 features = {name: typed(piece.cells[name], kind, known) for name, kind in self.kinds.items()}
+                if start + piece.n > self._n:
+                    raise gone(self._path, "has other rows")
                 yield np.arange(start, start + piece.n), features
                 start += piece.n
                 if len(known) > _MOST_KNOWN:
