@@ -217,6 +217,7 @@ def test_the_promised_rate_is_kept_where_rows_are_held_out() -> None:
         assert abs(found - 100 * one_seed.mean()) < deviation, (rate, found / 100 / fresh)
 
 
+@pytest.mark.filterwarnings("ignore::diabolo.errors.DetectionWarning")  # its members hardly train
 def test_the_promised_rate_is_kept_where_rows_are_few() -> None:
     rate, n, fresh, seeds = 0.05, 150, 400, 30
     found = []
@@ -451,6 +452,7 @@ def test_ctrl_c_leaves_an_unfitted_detector(
         one.predict(rows)
 
 
+@pytest.mark.filterwarnings("ignore::diabolo.errors.DetectionWarning")  # its members hardly train
 def test_progress_goes_up_to_one(rows: np.ndarray) -> None:
     seen: list[tuple[float, str]] = []
     with pytest.warns(CalibrationWarning):

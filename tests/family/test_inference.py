@@ -233,7 +233,7 @@ def test_other_ways_to_be_wrong_are_still_seen(rows):
     for wrong, message in (
         (rows[:, :4], "4 features"),
         (rows[:0], "at least 1 row"),
-        (rows[0], "2D array"),
+        (rows[0], r"an array of rows; got the shape \(6,\)\. Reshape your data"),
         (rows.astype(complex), "[Cc]omplex"),
     ):
         with pytest.raises(ValueError, match=message):
