@@ -88,5 +88,6 @@ def revival(
     decode = decode or module.decoder
     left_over = (passed.target - module.loss.mean(passed.raw)).detach()
     with running_statistics(module.decoder):
-        added = decode(auxiliary) - decode(torch.zeros_like(auxiliary))
-    return per_sample((left_over - added).square())
+        # beside the rows one of zeros, which tells what the decoder gives without any code
+        decoded = decode(torch.cat([auxiliary, torch.zeros_like(auxiliary[:1])]))
+    return per_sample((left_over - (decoded[:-1] - decoded[-1:])).square())
