@@ -14,12 +14,15 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from diabolo.training.machine import keep_memory
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,45 @@ def plain_loop(work: Work, net: nn.Module, epochs: int = 1) -> float:
 def plain(work: Work) -> float:
     """The loop of the tutorials."""
     return plain_loop(work, NETS[work.kind](work))
+
+
+def kernels(work: Work) -> float:
+    """The plain net's matrix products and convolutions alone, into memory that stays: no loop is faster.
+
+    For each layer the forward product, that of the weight's gradient and, above the first layer, that of
+    the input's. No activation, loss, optimizer or gathering of rows. Not a contestant but a bound: of what
+    calls these kernels of the library in single precision.
+    """
+    keep_memory()
+    net = NETS[work.kind](work)
+    calls: list[Callable[[], object]] = []
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        x, y, first = inputs[0].detach().clone(), output.detach().clone(), not calls
+        w, b, g = layer.weight.detach(), layer.bias.detach(), torch.randn_like(y)
+        if isinstance(layer, nn.Linear):
+            down, along = torch.empty_like(w), torch.empty_like(x)
+            calls.append(partial(torch.addmm, b, x, w.t(), out=y))
+            calls.append(partial(torch.mm, g.t(), x, out=down))
+            if not first:
+                calls.append(partial(torch.mm, g, w, out=along))
+            return
+        turned = isinstance(layer, nn.ConvTranspose2d)
+        how = (layer.stride, layer.padding, layer.dilation, turned, layer.output_padding, layer.groups)
+        both = torch.ops.aten.convolution_backward
+        calls.append(partial(torch.convolution, x, w, b, *how))
+        calls.append(partial(both, g, x, w, list(b.shape), *how, [not first, True, True]))
+
+    for layer in net.modules():
+        if hasattr(layer, "weight"):
+            layer.register_forward_hook(note)
+    with torch.no_grad():
+        net(torch.from_numpy(work.X[: work.batch]))
+        start = time.perf_counter()
+        for _ in range(len(work.X) // work.batch):
+            for call in calls:
+                call()
+    return time.perf_counter() - start
 
 
 def sklearn(work: Work) -> float:

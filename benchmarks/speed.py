@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from kinds import processor
-from rivals import NETS, RIVALS, Variational, Work, plain_loop, silenced
+from rivals import NETS, RIVALS, Variational, Work, kernels, plain_loop, silenced
 
 import diabolo
 from diabolo.data import load
@@ -99,6 +99,7 @@ CONTESTANTS: dict[str, tuple[Callable[[Work], float], tuple[str, ...]]] = {
     "diabolo": (ours, ("dense", "conv", "variational")),
     "diabolo, bf16": (partial(ours, precision="bf16"), ("dense", "conv", "variational")),
     "diabolo, muon": (partial(ours, optimizer="muon", learning_rate=None), ("dense", "conv", "variational")),
+    "(products alone)": (kernels, ("dense", "conv", "variational")),
 }
 
 
@@ -274,6 +275,9 @@ def main() -> None:
         "validation, history and best weights included: what is done once is spread over these epochs",
         "- the others' is that of one pass over the rows, with all they do once in it; PyOD also scores its "
         "training rows",
+        "- (products alone): the plain net's matrix products and convolutions in single precision, one after "
+        "the other as torch's libraries compute them, and nothing else of a step: the bound of whatever "
+        "calls them",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]

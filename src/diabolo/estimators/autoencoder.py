@@ -158,11 +158,11 @@ class Autoencoder(Parameters, Fitted):
 
     def _gathered(self, rows: Array, order: NDArray[np.int64]) -> Tensor:
         """Return the rows with these numbers in scaled units, without a copy of all in between."""
-        out = torch.empty((len(order), *self.recipe_.input_shape))
+        out = np.empty((len(order), rows.shape[1]), dtype=np.float32)
         for start in range(0, len(order), _AT_ONCE):
             numbers = order[start : start + _AT_ONCE]
-            out[start : start + len(numbers)] = self._tensor(rows.take(numbers, axis=0), numbers)
-        return out
+            self._scale(rows.take(numbers, axis=0), out[start : start + len(numbers)], numbers)
+        return torch.from_numpy(out).reshape(len(out), *self.recipe_.input_shape)
 
     def _stream(self, X: Source, resumed: int | None) -> tuple[torch.Generator, Feed, Tensor | None]:
         """Prepare for training on rows that stream by; reads them once."""

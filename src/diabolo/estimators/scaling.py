@@ -49,13 +49,15 @@ class Tally:
     def add(self, X: Array) -> None:
         """Count in the rows X (k, n_features)."""
         for start in range(0, len(X), _CHUNK):
-            part = X[start : start + _CHUNK].astype(np.float64)
-            part_mean = part.mean(0)
-            delta, total = part_mean - self._mean, self.n + len(part)
-            self._squares += ((part - part_mean) ** 2).sum(0) + delta**2 * self.n * len(part) / total
-            self._mean, self.n = self._mean + delta * len(part) / total, total
+            part = X[start : start + _CHUNK]
             self._low = np.minimum(self._low, part.min(0))
             self._high = np.maximum(self._high, part.max(0))
+            part = part.astype(np.float64)
+            part_mean = part.mean(0)
+            delta, total = part_mean - self._mean, self.n + len(part)
+            part -= part_mean
+            self._squares += np.square(part, out=part).sum(0) + delta**2 * self.n * len(part) / total
+            self._mean, self.n = self._mean + delta * len(part) / total, total
 
     def statistics(self) -> Statistics:
         """Return the statistics of all rows so far."""
