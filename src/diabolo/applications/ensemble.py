@@ -159,7 +159,8 @@ class Member:
     def _hidings(self, n_features: int) -> Iterator[NDArray[np.int64]]:
         """Return sets of features that are hidden together: each feature is in one set per round.
 
-        What one column of a table became is hidden as a whole.
+        What one column of a table became is hidden as a whole. However large a share training hid, some
+        features are left to tell the others from.
         """
         noise = self.estimator.recipe_.corruption
         assert isinstance(noise, MaskingNoise)
@@ -167,7 +168,7 @@ class Member:
         column = np.arange(n_features) if self.table is None else np.array(self.table.column_of())
         n = int(column[-1]) + 1
         for _ in range(_ROUNDS):
-            for some in np.array_split(chance.permutation(n), min(n, round(1 / noise.fraction))):
+            for some in np.array_split(chance.permutation(n), min(n, max(2, round(1 / noise.fraction)))):
                 yield np.flatnonzero(np.isin(column, some))
 
 
