@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector
+from diabolo.errors import IncompatiblePartsError
 from diabolo.parts import MaskingNoise
 
 
@@ -46,3 +47,14 @@ def test_a_member_that_hides_most_features_tells_broken_relations(rows: np.ndarr
     bad = chance.permuted(good, axis=0)
     areas = roc_auc_score(np.repeat([0, 1], 300), -one.score_samples(np.concatenate([good, bad])))
     assert areas > 0.9
+
+
+def test_joint_whitening_is_refused_where_it_has_no_effect(rows: np.ndarray) -> None:
+    plain = Autoencoder(hidden_dims=(), latent_dim=1, epochs=1, validation_fraction=0)
+    for own in (masking(0.2), [masking(0.2), Autoencoder(corruption="masking:0.4")]):
+        with pytest.raises(IncompatiblePartsError, match=r"whitening must be .* every member masks"):
+            AnomalyDetector(estimator=own, whitening="joint").fit(rows)
+    both = AnomalyDetector(
+        estimator=[masking(0.2, epochs=1), plain], whitening="joint", trim=0, random_state=0
+    )
+    assert [member.whitener.ndim for member in both.fit(rows).members] == [1, 2]

@@ -24,7 +24,6 @@ from diabolo.data.sources import Source
 from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
-from diabolo.names import check_name
 from diabolo.parts import GaussianNoise, check_range
 
 if TYPE_CHECKING:
@@ -81,7 +80,8 @@ class AnomalyDetector(Judging):
         several), else none.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
-        square root of their whole covariance, or nothing beyond the scaling.
+        square root of their whole covariance, or nothing beyond the scaling. Members that mask judge feature
+        by feature: for them "joint" is "feature", and an error where all members of your own do.
     scaling : {"auto", "standard", "center", "minmax", "unit"} or None, default="auto"
         How the default's members scale rows, as ``Autoencoder`` has it. "center" where features share their
         unit, such as the steps of a signal: those that hardly vary are then not blown up.
@@ -200,10 +200,9 @@ class AnomalyDetector(Judging):
         if self.remember != "auto":
             check_range("remember", self.remember, low=0, integer=True, hint="Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
-        if self.whitening is not None:
-            check_name("whitening", self.whitening, ensemble.WHITENINGS)
-        if self.estimator is not None:
-            own = ensemble.check_estimators(self.estimator)
+        own = [] if self.estimator is None else ensemble.check_estimators(self.estimator)
+        ensemble.check_whitening(self.whitening, own)
+        if own:
             for name in ("scaling", "device"):
                 if (value := getattr(self, name)) != "auto":
                     raise InvalidParameterError(

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from diabolo.applications.memory import Memory
 from diabolo.errors import IncompatiblePartsError, InvalidParameterError
 from diabolo.estimators import Autoencoder
+from diabolo.names import check_name
 from diabolo.parts import GaussianNoise, MaskingNoise, Mixed
+from diabolo.recipe import as_corruption
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -89,7 +91,7 @@ class Member:
         Whether a feature's error is that with which it follows from the others: features are hidden group by
         group. Else the error is that of the row restored.
     whitener : ndarray (n_features,) or (n_features, n_features)
-        Residuals are multiplied by it.
+        Residuals are multiplied by it; the latter not where features are hidden.
     typical : float
         The median error of normal rows.
     """
@@ -260,3 +262,19 @@ def check_estimators(estimator: Any) -> list[Autoencoder]:
     if not several:
         raise InvalidParameterError("estimator must hold an autoencoder; got an empty list. Leave it out.")
     return several
+
+
+def check_whitening(whitening: str | None, own: Sequence[Autoencoder]) -> None:
+    """Raise for an unknown whitening, and for a joint one where all of one's own members hide features."""
+    if whitening is None:
+        return
+    check_name("whitening", whitening, WHITENINGS)
+    if whitening == "joint" and own and all(_masks(one) for one in own):
+        raise IncompatiblePartsError(
+            "whitening must be 'feature' or None where every member masks, and so judges feature by feature; "
+            "got 'joint'. Choose one of these, or add a member that does not mask."
+        )
+
+
+def _masks(estimator: Autoencoder) -> bool:
+    return isinstance(as_corruption(estimator.corruption), MaskingNoise)
