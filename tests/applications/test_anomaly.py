@@ -500,6 +500,24 @@ def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np
         fitted.predict(rows[:, :4])
 
 
+def test_values_far_down_are_placed_among_all_rows(rows: np.ndarray) -> None:
+    rows = rows * [1e-3, 1, 1, 1, 1]
+    masking = quick(latent_dim=5, corruption=MaskingNoise(0.3))
+    for one in (detector().fit(rows), detector(estimator=masking).fit(rows)):
+        many = np.tile(rows, (10, 1))
+        many[[4500, 5000], 3] = np.nan
+        for call in (one.predict, one.explain, one.p_value):
+            for X in (many, many.astype(np.float32), many.tolist()):
+                with pytest.raises(
+                    InvalidDataError, match=r"NaN at row 4500, column 3 \(2 such values in all"
+                ):
+                    call(X)
+        many[4500:, 3] = 0
+        many[4501, 0] = 1e38  # a number of single precision; in standard deviations it is none
+        with pytest.raises(InvalidDataError, match=r"beyond single precision in row 4501"):
+            one.score_samples(many)
+
+
 NO_ROWS = {
     "Series": (pd.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
     "Series of text": (pd.Series(["a", "b"]), "got Series. Call X.to_frame()"),

@@ -12,7 +12,7 @@ single value of them is strange: their codes are narrow after all. Beside the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log, log2
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.applications.memory import Memory
-from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.errors import IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.names import check_name
 from diabolo.parts import GaussianNoise, MaskingNoise, Mixed
@@ -216,7 +216,7 @@ def surprise(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
     count with their size, while all that are well below count alike: what is plainer than normal rows are is
     restored better than these, and is not the more normal for it.
     """
-    return _each(rows, lambda part: _surprise([m.terms(part).sum(1) for m in voters], voters))
+    return _each(rows, lambda part: _surprise([m.terms(part).sum(1) for m in voters], voters), voters)
 
 
 def _surprise(errors: Sequence[Doubles], voters: Sequence[Member | Memory]) -> Doubles:
@@ -242,12 +242,20 @@ def shares(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
             mean += terms * (voter.weight / np.where(none, part.shape[1], errors[-1]))[:, None]
         return mean * (_surprise(errors, voters) / sum(voter.weight for voter in voters))[:, None]
 
-    return _each(rows, explained)
+    return _each(rows, explained, voters)
 
 
-def _each(rows: Array, function: Any) -> Doubles:
+def _each(
+    rows: Array, function: Callable[[Array], Doubles], voters: Sequence[Member | Memory] = ()
+) -> Doubles:
     """Apply ``function`` to some thousand rows at a time: what lies between is as large as these."""
-    return np.concatenate([function(rows[k : k + _AT_ONCE]) for k in range(0, len(rows), _AT_ONCE)])
+    try:
+        return np.concatenate([function(rows[k : k + _AT_ONCE]) for k in range(0, len(rows), _AT_ONCE)])
+    except InvalidDataError:
+        for voter in voters:
+            if isinstance(voter, Member):
+                voter.estimator.reconstruct(rows)  # says which it is of all rows, not of its part
+        raise
 
 
 def check_estimators(estimator: Any) -> list[Autoencoder]:

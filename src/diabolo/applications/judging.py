@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
 from diabolo.errors import CalibrationWarning, InvalidParameterError
 from diabolo.estimators.incoming import Incoming
+from diabolo.estimators.validation import check_values
 from diabolo.parts import Mixed, check_range
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 _ROWS_PER_BATCH = 512
 
@@ -90,6 +92,13 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
 
     def _plain(self, X: Any) -> bool:
         return self.__dict__.get("encoder_") is None and super()._plain(X)
+
+    def _applied(self, function: Callable[[Array], NDArray[T]], X: Any) -> NDArray[T]:
+        if self._plain(
+            X
+        ):  # members get some thousand rows at a time, and would count from the first of these
+            check_values(X, None, self.sample_shape_)
+        return super()._applied(function, X)
 
     @property
     def _loss(self) -> Mixed | None:
