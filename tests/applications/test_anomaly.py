@@ -518,6 +518,17 @@ def test_values_far_down_are_placed_among_all_rows(rows: np.ndarray) -> None:
             one.score_samples(many)
 
 
+def test_a_source_is_refused_in_words_where_columns_are_mixed(rows: np.ndarray) -> None:
+    one = detector(kinds={}).fit(pd.DataFrame(rows, columns=list("abcde")))
+    coded = one.encoder_.transform(pd.DataFrame(rows, columns=list("abcde")))
+    for source in (ArraySource(rows), ArraySource(coded)):
+        for call in (one.predict, one.explain, one.p_value):
+            with pytest.raises(InvalidDataError, match=r"X must be a frame .*; got a Source.*\. Give frames"):
+                call(source)
+    with pytest.raises(NotFittedError):
+        detector().predict(ArraySource(rows))
+
+
 NO_ROWS = {
     "Series": (pd.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
     "Series of text": (pd.Series(["a", "b"]), "got Series. Call X.to_frame()"),

@@ -19,7 +19,8 @@ from diabolo.applications.ensemble import Member
 from diabolo.applications.frames import library_of
 from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
-from diabolo.errors import CalibrationWarning, InvalidParameterError
+from diabolo.data.sources import Source
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
 from diabolo.estimators.incoming import Incoming
 from diabolo.estimators.validation import check_values
 from diabolo.parts import Mixed, check_range
@@ -92,6 +93,15 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
 
     def _plain(self, X: Any) -> bool:
         return self.__dict__.get("encoder_") is None and super()._plain(X)
+
+    def _check_source(self, source: Source) -> None:
+        check_is_fitted(self)
+        if self.encoder_ is not None:
+            raise InvalidDataError(
+                "X must be a frame for a detector of mixed columns; got a Source, whose columns are all "
+                "numbers. Give frames, some rows at a time where they are many."
+            )
+        super()._check_source(source)
 
     def _applied(self, function: Callable[[Array], NDArray[T]], X: Any) -> NDArray[T]:
         if self._plain(
