@@ -736,6 +736,8 @@ def test_a_file_gives_the_same_bytes_in_a_fresh_process(rows: np.ndarray, tmp_pa
         for key in {*one.get_params(deep=False)} - {"random_state", "input_shape"}:
             assert str(getattr(one, key)) == str(getattr(back, key))
         assert [len(fold) for fold in back.members_] == [len(fold) for fold in one.members_]
+        assert back.set_apart_.dtype == one.set_apart_.dtype
+        assert np.array_equal(back.set_apart_, one.set_apart_)
     subprocess.run(
         [sys.executable, "-c", FRESH, *[str(tmp_path / name) for name in cases]],
         check=True,
@@ -866,6 +868,8 @@ def test_hostile_tensors(stored: Any, tmp_path: Path) -> None:
     crooked = torch.eye(5, dtype=torch.float64) + torch.ones(5, 5, dtype=torch.float64).triu(1)
     for wrong in (0 * whitener, -whitener, one_negative, -torch.eye(5, dtype=torch.float64), crooked):
         refused(write(path, header, tensors | {"0.whitener": wrong}), "whitener")
+    for numbers in ([-1, 2], [2, 1], [1, 1], [-(2**63), 2**63 - 1, 5]):
+        refused(write(path, header, tensors | {"set_apart": torch.tensor(numbers)}), "numbers of rows that")
     hiding = tensors | {"1.whitener": torch.eye(5, dtype=torch.float64)}
     refused(write(path, header, hiding), "a whitener of all features together that is none")
     calibration = tensors["calibration"]
