@@ -293,6 +293,20 @@ class TestFiles:
         ):
             other.save(tmp_path / "s.safetensors")
 
+    @pytest.mark.parametrize("window", [None, BEAT, float(BEAT), np.int64(BEAT)])
+    @pytest.mark.parametrize("step", [None, 5, np.int64(5), BEAT, 500, 0, True, 2.5, "x"])
+    def test_what_is_written_can_be_read(self, fitted, tmp_path, window, step):
+        path = tmp_path / "s.safetensors"
+        other = copy.deepcopy(fitted).set_params(window=window, step=step)
+        good = step is None if window is None else step in (None, 5, BEAT) and not isinstance(window, float)
+        if good:
+            loaded = SignalDetector.load(other.save(path))
+            assert (loaded.window, loaded.step) == (window, step)
+            return
+        with pytest.raises(InvalidParameterError, match=r"(step|window) must be"):
+            other.save(path)
+        assert not path.exists()
+
     @examples(40)
     @given(data=st.data())
     def test_altered_headers(self, fitted, tmp_path, data):

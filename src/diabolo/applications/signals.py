@@ -231,13 +231,17 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         """Return windows (n_windows, channels, length) and where they start; None for given windows."""
         if self.window is not None:
             return cut(X, self._length, self._stride)
+        self._check_uncut()
+        windows = _numbers(X, "windows", (2, 3), "(n_windows, length) or (n_windows, channels, length)")
+        return (windows if windows.ndim == 3 else windows[:, None, :]), None
+
+    def _check_uncut(self) -> None:
+        """Raise where a step is set and nothing is cut."""
         if self.step is not None:
             raise InvalidParameterError(
                 f"step must be None where X holds windows already (window=None); got {self.step!r}. Leave it "
-                f"out."
+                "out."
             )
-        windows = _numbers(X, "windows", (2, 3), "(n_windows, length) or (n_windows, channels, length)")
-        return (windows if windows.ndim == 3 else windows[:, None, :]), None
 
 
 def cut(X: Any, window: int, step: int | None = None) -> tuple[Array, Integers]:
