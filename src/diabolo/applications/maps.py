@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.calibration import Calibration
@@ -47,7 +47,10 @@ class Locating(BaseEstimator):  # type: ignore[misc]
 
     def _settings(self) -> dict[str, Any]:
         """Return the parameters: a fit keeps those that it was called with, for maps and files."""
-        return {name: getattr(self, name) for name in self._get_param_names()}
+        settings = {name: getattr(self, name) for name in self._get_param_names()}
+        if settings["estimator"] is not None:
+            settings["estimator"] = clone(settings["estimator"])  # whose own may be set after fit
+        return settings
 
     # ------------------------------------------------------------------ maps
     @property
