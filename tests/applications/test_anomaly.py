@@ -288,6 +288,8 @@ def test_a_rate_that_cannot_be_promised_is_said(fitted: AnomalyDetector, rows: n
     assert one.threshold_ == one.calibration_.scores[-1]
     with pytest.warns(CalibrationWarning, match="got 0.01"):
         detector(false_alarm_rate=0.01).fit(rows[:50])
+    with pytest.warns(CalibrationWarning, match="1 / 2 = 0.5 to be promised by 1 held-out row; got 0.05"):
+        one.fit(rows, held_out=[7])
 
 
 # ------------------------------------------------------------------ explanations

@@ -156,9 +156,10 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
         if np.isfinite(threshold):
             return threshold
         n = len(calibration.scores)
+        held_out = f"{n} held-out row{'s' if n > 1 else ''}"
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {calibration.least_rate:.2g} to be promised "
-            f"by {n} held-out rows; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
+            f"by {held_out}; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
             "more rows, or a higher rate.",
             CalibrationWarning,
             stacklevel=3,

@@ -169,7 +169,7 @@ class Locating(BaseEstimator):  # type: ignore[misc]
             Share of good images, and of pixels of good images, that may be flagged: sets both thresholds.
             The images' holds whatever their distribution where at least 1 / false_alarm_rate - 1 images, or
             groups, were held out; with fewer it goes by a normal distribution of the scores of these, and is
-            the highest of them at least.
+            the highest of them at least; with a single one it is the highest.
         value : float, optional
             The images' threshold itself: images with a higher score are anomalies.
         pixel : float, optional
@@ -207,13 +207,16 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         threshold = self.calibration_.threshold(rate)
         if np.isfinite(threshold):
             return threshold
-        n, kind = len(self.calibration_.scores), "images"
+        n, one, several = len(self.calibration_.scores), "image", "images"
         if isinstance(self.calibration_, GroupedCalibration):
-            n, kind = self.calibration_.n_groups, "groups of images"
+            n, one, several = self.calibration_.n_groups, "group of images", "groups of images"
+        rests = "is now the highest score of this one, which tells nothing of how far good ones differ"
+        if n > 1:
+            rests = "now rests on a normal distribution of the scores of these"
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
-            f"promised for images by {n} {kind} held out; got {rate:g}. Their threshold now rests on "
-            f"a normal distribution of the scores of these; give more {kind}, or a higher rate.",
+            f"promised for images by {n} {several if n > 1 else one} held out; got {rate:g}. Their threshold "
+            f"{rests}; give more {several}, or a higher rate.",
             CalibrationWarning,
             stacklevel=3,
         )
