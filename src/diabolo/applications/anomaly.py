@@ -21,7 +21,7 @@ from diabolo.applications.memory import Memory
 from diabolo.applications.planted import compare, unseen
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
-from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
+from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError, outside
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
 from diabolo.parts import GaussianNoise, check_range
@@ -323,7 +323,7 @@ class AnomalyDetector(Judging):
         )
         said = unseen(self.comparison_)
         if said is not None:
-            warnings.warn(said, DetectionWarning, stacklevel=3)
+            warnings.warn(said, DetectionWarning, stacklevel=outside())
 
     def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
         """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.

@@ -20,7 +20,7 @@ from diabolo.applications.frames import library_of
 from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
 from diabolo.data.sources import Source
-from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError, outside
 from diabolo.estimators.incoming import Incoming
 from diabolo.estimators.validation import check_values
 from diabolo.parts import Mixed, check_range
@@ -76,7 +76,7 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
                 f"X does not have valid feature names, but {type(self).__name__} was fitted with feature "
                 "names",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "X does not have valid feature names, but TableEncoder")
@@ -162,7 +162,7 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
             f"by {held_out}; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
             "more rows, or a higher rate.",
             CalibrationWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return float(calibration.scores[-1])
 

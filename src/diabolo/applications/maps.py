@@ -20,7 +20,7 @@ from diabolo.applications.regions import Region, regions_of
 from diabolo.applications.scale import Scale, Typical
 from diabolo.applications.tiles import Floats, Tiling, enlarged
 from diabolo.applications.whole import Whole
-from diabolo.errors import CalibrationWarning, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidParameterError, outside
 from diabolo.parts import check_range
 
 Doubles = NDArray[np.float64]
@@ -218,7 +218,7 @@ class Locating(BaseEstimator):  # type: ignore[misc]
             f"promised for images by {n} {several if n > 1 else one} held out; got {rate:g}. Their threshold "
             f"{rests}; give more {several}, or a higher rate.",
             CalibrationWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return beyond_promise(self.calibration_, rate)
 
