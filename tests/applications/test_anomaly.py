@@ -245,6 +245,17 @@ def test_rows_to_hold_out_can_be_given(rows: np.ndarray) -> None:
             detector().fit(rows, held_out=wrong)
 
 
+@pytest.mark.filterwarnings("ignore::diabolo.errors.DetectionWarning")  # two rows tell next to nothing
+@pytest.mark.parametrize("trim", [0, "auto"])
+def test_two_rows_are_left_to_learn_from(rows: np.ndarray, trim: Any) -> None:
+    one = detector(calibration_fraction=0.9999, trim=trim).fit(rows[:200])
+    assert len(one.calibration_.scores) == 198
+    same = np.repeat(rows[:1], 200, axis=0)
+    same[:4] = rows[:4]
+    with pytest.raises(InvalidDataError, match=r"got 200 rows, 197 of them equal.*\(calibration_fraction\)"):
+        detector(calibration_fraction=0.99, trim=trim, random_state=1).fit(same)
+
+
 def test_p_values_and_verdicts_agree(fitted: AnomalyDetector, rows: np.ndarray) -> None:
     fresh = near_plane(500, np.random.default_rng(5)) * 1.5
     one = clone(fitted).fit(rows)

@@ -36,7 +36,7 @@ Progress = Callable[[float, str], None]
 _MOST_HELD_OUT = 10_000  # rows that the threshold comes from
 _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out once instead
 _FOLDS = 5
-_LEAST_ROWS = 4
+_LEAST_ROWS, _LEAST_LEARNED = 4, 2
 _SAMPLE = 4096  # training rows that say what is typical
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
 
@@ -67,7 +67,7 @@ class AnomalyDetector(Judging):
     false_alarm_rate : float in (0, 1), default=0.05
         Share of normal rows that may be flagged. ``set_threshold`` changes it after fit.
     calibration_fraction : float in (0, 1), default=0.2
-        Share of rows held out for the threshold, at most 10,000 rows.
+        Share of rows held out for the threshold, at most 10,000 rows and all but two.
     trim : "auto" or float in [0, 0.5), default="auto"
         Share of the training rows that the members do not learn, as they may be anomalies: those that an
         isolation forest isolates soonest. "auto": a fifth, which only the default's members with Gaussian
@@ -225,7 +225,7 @@ class AnomalyDetector(Judging):
                 f"got {n} sample{'s' if n > 1 else ''}. Give more rows."
             )
         order = chance.permutation(n)
-        held_out = min(int(self.calibration_fraction * n), _MOST_HELD_OUT)
+        held_out = min(int(self.calibration_fraction * n), _MOST_HELD_OUT, n - _LEAST_LEARNED)
         if held_out >= _ENOUGH_HELD_OUT:
             return [np.sort(order[:held_out])]
         return [np.sort(part) for part in np.array_split(order, min(_FOLDS, n // 2))]
@@ -358,7 +358,8 @@ def _check_differ(X: Array | Source, learned: Any) -> None:
     if same < len(X):  # else the members say that X does not vary
         raise InvalidDataError(
             f"X must have several rows that differ from the others; got {len(X)} rows, {same} of them equal, "
-            "and only such are left to learn from where some are held out for the threshold. Give more rows."
+            "and only such are left to learn from where some are held out for the threshold. Give more rows, "
+            "or hold out fewer (calibration_fraction)."
         )
 
 
