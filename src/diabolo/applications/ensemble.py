@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.applications.memory import Memory
+from diabolo.applications.portions import by_portions
 from diabolo.errors import IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
 from diabolo.names import check_name
@@ -42,7 +43,6 @@ _RIDGE = 1e-3  # of the mean variance: what keeps features that are always resto
 _ORDER = 8  # how soon errors below the typical one count alike
 _TINY = 1e-9
 _LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
-_AT_ONCE = 4096
 
 
 def default_memory(n_features: int) -> int:
@@ -116,11 +116,12 @@ class Member:
                 "covariance; got 'joint'. Choose one of these."
             )
         if whitening == "joint" and not hides:
-            whitener = _zca(plain.residuals(rows))
+            whitener = _zca(by_portions(rows, plain.residuals))
         elif whitening is not None:
-            variance = plain.terms(rows).mean(0)
+            variance = by_portions(rows, plain.terms).mean(0)
             whitener = 1.0 / np.sqrt(variance + _RIDGE * variance.mean() + _TINY)
-        errors = cls(estimator, hides, whitener, 1.0).terms(rows).sum(1)
+        judged = cls(estimator, hides, whitener, 1.0)
+        errors = by_portions(rows, lambda part: judged.terms(part).sum(1))
         return cls(estimator, hides, whitener, float(np.median(errors)) + _TINY)
 
     @property
@@ -245,12 +246,10 @@ def shares(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
     return _each(rows, explained, voters)
 
 
-def _each(
-    rows: Array, function: Callable[[Array], Doubles], voters: Sequence[Member | Memory] = ()
-) -> Doubles:
-    """Apply ``function`` to some thousand rows at a time: what lies between is as large as these."""
+def _each(rows: Array, function: Callable[[Array], Doubles], voters: Sequence[Member | Memory]) -> Doubles:
+    """Apply ``function`` to some thousand rows at a time, to fewer of wide ones."""
     try:
-        return np.concatenate([function(rows[k : k + _AT_ONCE]) for k in range(0, len(rows), _AT_ONCE)])
+        return by_portions(rows, function)
     except InvalidDataError:
         for voter in voters:
             if isinstance(voter, Member):
