@@ -66,6 +66,11 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         return scale.errors(image, self._tiling, self.smoothing_)
 
     def _heat(self, image: Floats) -> Floats:
+        heat = self._compared(image)
+        heat[np.isnan(heat)] = np.inf  # beyond what can be computed is beyond every threshold
+        return heat
+
+    def _compared(self, image: Floats) -> Floats:
         if self.whole_ is not None:
             return self.whole_.heat(
                 image,
