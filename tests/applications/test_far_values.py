@@ -107,6 +107,15 @@ def restoring(by: float) -> Scale:
     return Scale(1, net, np.ones((1, 8, 8)), flat=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_errors_next_to_nothing_are_no_remarkable_ones(smoothing: float) -> None:
+    image = np.zeros((1, 20, 20), dtype=np.float32)
+    for by, expected in ((0.0, 1e-4), (1e-7, 1e-4), (1e-3, 1e-4), (0.1, 0.01), (1.0, 1.0), (1e20, 1e24)):
+        logs, contrast = restoring(by).errors(image, Tiling(8, 2), smoothing)
+        np.testing.assert_allclose(logs, np.log(expected), atol=2e-3)
+        assert not contrast.any()
+
+
 def test_a_value_far_off_leaves_the_contrast_of_others_alone() -> None:
     image = np.random.default_rng(0).normal(size=(1, 60, 60)).astype(np.float32)
     plain = restoring(0.1).errors(image, Tiling(8, 2), 0.0)[1]
