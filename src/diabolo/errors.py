@@ -24,6 +24,12 @@ A message reads "<what> must be <rule>; got <value>. <what to do>".
 
 from __future__ import annotations
 
+import inspect
+import os
+from pathlib import Path
+
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
 
 class DiaboloError(Exception):
     """Base of every error that diabolo raises on purpose."""
@@ -96,3 +102,15 @@ class DetectionWarning(DiaboloWarning):
 
 class SkippedWarning(DiaboloWarning):
     """Samples of a source could not be read and were left out, as it was told to."""
+
+
+def outside() -> int:
+    """Return the ``stacklevel`` at which a warning of the calling function is about who called diabolo.
+
+    That depends on the way: ``fit`` may have been called by another estimator's. Python 3.12 has
+    ``skip_file_prefixes`` for this.
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level

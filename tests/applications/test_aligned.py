@@ -268,9 +268,16 @@ def test_settings_changed_after_fit_change_neither_maps_nor_files(tmp_path: Path
     ).fit(images)  # fmt: skip
     heat = one.heatmap(images)
     one.set_params(
-        layout="tiles", polarity="dark", symmetry=-1, n_dims=3, tile=10, smoothing=5, scales=(1, 2)
-    )
+        layout="tiles", polarity="dark", symmetry=-1, n_dims=3, tile=10, smoothing=5, scales=(1, 2),
+        estimator__epochs=77,
+    )  # fmt: skip
+    assert one.settings_["estimator"].epochs == 1
     np.testing.assert_array_equal(one.heatmap(images), heat)
     read = AnomalyMap.load(one.save(tmp_path / "map.safetensors"))
     np.testing.assert_array_equal(read.heatmap(images), heat)
-    assert (read.layout, read.polarity, read.symmetry) == ("aligned", "bright", None)
+    assert (read.layout, read.polarity, read.symmetry, read.estimator.epochs) == (
+        "aligned",
+        "bright",
+        None,
+        1,
+    )

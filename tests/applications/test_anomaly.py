@@ -245,6 +245,17 @@ def test_rows_to_hold_out_can_be_given(rows: np.ndarray) -> None:
             detector().fit(rows, held_out=wrong)
 
 
+@pytest.mark.filterwarnings("ignore::diabolo.errors.DetectionWarning")  # two rows tell next to nothing
+@pytest.mark.parametrize("trim", [0, "auto"])
+def test_two_rows_are_left_to_learn_from(rows: np.ndarray, trim: Any) -> None:
+    one = detector(calibration_fraction=0.9999, trim=trim).fit(rows[:200])
+    assert len(one.calibration_.scores) == 198
+    same = np.repeat(rows[:1], 200, axis=0)
+    same[:4] = rows[:4]
+    with pytest.raises(InvalidDataError, match=r"got 200 rows, 197 of them equal.*\(calibration_fraction\)"):
+        detector(calibration_fraction=0.99, trim=trim, random_state=1).fit(same)
+
+
 def test_p_values_and_verdicts_agree(fitted: AnomalyDetector, rows: np.ndarray) -> None:
     fresh = near_plane(500, np.random.default_rng(5)) * 1.5
     one = clone(fitted).fit(rows)
@@ -288,6 +299,8 @@ def test_a_rate_that_cannot_be_promised_is_said(fitted: AnomalyDetector, rows: n
     assert one.threshold_ == one.calibration_.scores[-1]
     with pytest.warns(CalibrationWarning, match="got 0.01"):
         detector(false_alarm_rate=0.01).fit(rows[:50])
+    with pytest.warns(CalibrationWarning, match="1 / 2 = 0.5 to be promised by 1 held-out row; got 0.05"):
+        one.fit(rows, held_out=[7])
 
 
 # ------------------------------------------------------------------ explanations
@@ -500,6 +513,35 @@ def test_values_that_are_no_numbers_are_placed(fitted: AnomalyDetector, rows: np
         fitted.predict(rows[:, :4])
 
 
+def test_values_far_down_are_placed_among_all_rows(rows: np.ndarray) -> None:
+    rows = rows * [1e-3, 1, 1, 1, 1]
+    masking = quick(latent_dim=5, corruption=MaskingNoise(0.3))
+    for one in (detector().fit(rows), detector(estimator=masking).fit(rows)):
+        many = np.tile(rows, (10, 1))
+        many[[4500, 5000], 3] = np.nan
+        for call in (one.predict, one.explain, one.p_value):
+            for X in (many, many.astype(np.float32), many.tolist()):
+                with pytest.raises(
+                    InvalidDataError, match=r"NaN at row 4500, column 3 \(2 such values in all"
+                ):
+                    call(X)
+        many[4500:, 3] = 0
+        many[4501, 0] = 1e38  # a number of single precision; in standard deviations it is none
+        with pytest.raises(InvalidDataError, match=r"beyond single precision in row 4501"):
+            one.score_samples(many)
+
+
+def test_a_source_is_refused_in_words_where_columns_are_mixed(rows: np.ndarray) -> None:
+    one = detector(kinds={}).fit(pd.DataFrame(rows, columns=list("abcde")))
+    coded = one.encoder_.transform(pd.DataFrame(rows, columns=list("abcde")))
+    for source in (ArraySource(rows), ArraySource(coded)):
+        for call in (one.predict, one.explain, one.p_value):
+            with pytest.raises(InvalidDataError, match=r"X must be a frame .*; got a Source.*\. Give frames"):
+                call(source)
+    with pytest.raises(NotFittedError):
+        detector().predict(ArraySource(rows))
+
+
 NO_ROWS = {
     "Series": (pd.Series([1.0, 2.0]), "got Series. Call X.to_frame()"),
     "Series of text": (pd.Series(["a", "b"]), "got Series. Call X.to_frame()"),
@@ -707,6 +749,8 @@ def test_a_file_gives_the_same_bytes_in_a_fresh_process(rows: np.ndarray, tmp_pa
         for key in {*one.get_params(deep=False)} - {"random_state", "input_shape"}:
             assert str(getattr(one, key)) == str(getattr(back, key))
         assert [len(fold) for fold in back.members_] == [len(fold) for fold in one.members_]
+        assert back.set_apart_.dtype == one.set_apart_.dtype
+        assert np.array_equal(back.set_apart_, one.set_apart_)
     subprocess.run(
         [sys.executable, "-c", FRESH, *[str(tmp_path / name) for name in cases]],
         check=True,
@@ -837,6 +881,8 @@ def test_hostile_tensors(stored: Any, tmp_path: Path) -> None:
     crooked = torch.eye(5, dtype=torch.float64) + torch.ones(5, 5, dtype=torch.float64).triu(1)
     for wrong in (0 * whitener, -whitener, one_negative, -torch.eye(5, dtype=torch.float64), crooked):
         refused(write(path, header, tensors | {"0.whitener": wrong}), "whitener")
+    for numbers in ([-1, 2], [2, 1], [1, 1], [-(2**63), 2**63 - 1, 5]):
+        refused(write(path, header, tensors | {"set_apart": torch.tensor(numbers)}), "numbers of rows that")
     hiding = tensors | {"1.whitener": torch.eye(5, dtype=torch.float64)}
     refused(write(path, header, hiding), "a whitener of all features together that is none")
     calibration = tensors["calibration"]

@@ -415,7 +415,8 @@ def test_headers_that_do_not_fit_are_refused(fitted, tmp_path, old, new):
 
 def test_too_few_images_for_the_rate_are_told():
     with pytest.warns(
-        CalibrationWarning, match="at least 1 / 2 = 0.5 to be promised for images by 1 images held out"
+        CalibrationWarning,
+        match=r"1 / 2 = 0.5 to be promised for images by 1 image held out; got 0.01.* is now the highest",
     ):
         one = AnomalyMap(**FEW | {"false_alarm_rate": 0.01}).fit(textures(3, 0, (20, 20)))
     assert one.threshold_ == one.calibration_.scores[-1]
@@ -438,6 +439,10 @@ def test_groups_count_as_one_each(tmp_path):
     with pytest.warns(CalibrationWarning):
         back.set_threshold(false_alarm_rate=0.15)
     assert back.threshold_ == one.threshold_
+    with pytest.warns(CalibrationWarning, match="1 group of images held out; got 0.15.* is now the highest"):
+        one.set_params(false_alarm_rate=0.15).fit(images[:6], groups=np.repeat(["a", "b"], 3))
+    assert len(one.calibration_.scores) == 3
+    assert one.threshold_ == one.calibration_.scores[-1]
 
 
 def test_progress_comes_to_an_end():

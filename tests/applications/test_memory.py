@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from diabolo import Autoencoder, persistence
 from diabolo.applications import AnomalyDetector
 from diabolo.applications.ensemble import surprise
 from diabolo.applications.memory import Memory
+from diabolo.applications.portions import by_portions, portions
 from diabolo.errors import InvalidParameterError, ModelFileError
 from diabolo.estimators.scaling import Scaler
 
@@ -202,3 +206,44 @@ def test_a_file_with_an_odd_typical_distance_is_refused(
     persistence.write_model(tmp_path / "odd.safetensors", header, tensors, persistence.DETECTOR)
     with pytest.raises(ModelFileError):
         AnomalyDetector.load(tmp_path / "odd.safetensors")
+
+
+# ------------------------------------------------------------------ how much memory it takes
+def peak(function: Callable[[], Any]) -> float:
+    """Return the most memory that NumPy's arrays took meanwhile, in MB."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_wide_rows_take_little_memory() -> None:
+    rows = np.random.default_rng(0).normal(size=(4096, 2000)).astype(np.float32)  # 33 MB
+    one = AnomalyDetector(estimator=member(epochs=1), remember=300, trim=0, random_state=0).fit(rows[:400])
+    one.score_samples(rows[:50])
+    assert peak(lambda: one.score_samples(rows)) < 64
+    assert peak(lambda: one.explain(rows)) < 66 + 64  # what it returns
+    scale = one.members[0].estimator._scaler
+    assert (
+        peak(lambda: Memory.of(rows, scale, unit_variance=False)) < 66 + 64
+    )  # scaled, and those that are judged
+
+
+def test_parts_change_no_byte() -> None:
+    rows = np.random.default_rng(0).normal(size=(1100, 900))
+    kept = memory(rows[:300])
+    assert [part.stop - part.start for part in portions(*rows.shape)] == [1024, 76]
+    assert by_portions(rows, kept.terms).tobytes() == kept.terms(rows).tobytes()
+
+
+@pytest.mark.parametrize("width", [1, 256, 257, 1000, 10**5, 10**9])
+@pytest.mark.parametrize("n", [1, 2, 33, 513, 4096, 4097, 4098, 9001])
+def test_parts_are_all_rows_in_order_and_none_alone(n: int, width: int) -> None:
+    parts = list(portions(n, width))
+    assert np.array_equal(np.concatenate([np.arange(n)[part] for part in parts]), np.arange(n))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) <= max(33, min(4096, 2**20 // width + 1))
+    assert min(sizes[:-1], default=2) > 1
+    assert (sizes[-1] == 1) == (n % 4096 == 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diabolo.applications import planted
+from diabolo.parts import Mixed
 
 UNITS = np.array([1.0, 2.0**-660, 2.0**-900, 2.0**-660, 2.0**100])  # about 1e-199 and 1e-271
 
@@ -72,3 +73,48 @@ def test_equal_rows_and_numbers_of_any_type() -> None:
         for score in planted.rivals(same).values():
             assert score(same[:2]).tolist() == [0.0, 0.0]
         assert np.array_equal(planted.plant(same, same, np.random.default_rng(0))["shifted"], same)
+
+
+def table(n: int, gone: float) -> tuple[Mixed, np.ndarray]:
+    """A layout of three columns of numbers and a flag, and rows; values are missing with that chance."""
+    chance = np.random.default_rng(2)
+    rows = np.zeros((n, 8))
+    rows[:, 0:6:2] = chance.normal(size=(n, 3))
+    rows[:, 1:6:2] = chance.random((n, 3)) < gone
+    rows[:, 0:6:2][rows[:, 1:6:2] > 0] = 0.0
+    rows[:, 6] = chance.random(n) < 0.5
+    return Mixed("numeric? numeric? numeric? binary?"), rows
+
+
+def test_only_values_that_are_there_are_shifted() -> None:
+    layout, rows = table(400, 0.6)
+    shifted = planted.plant(rows, rows, np.random.default_rng(1), layout)["shifted"]
+    some = (rows[:, 1:6:2] == 0).any(1)
+    assert 300 < some.sum() < 400
+    assert len(shifted) == some.sum()  # rows without a number are not among them
+    moved = shifted != rows[some]
+    assert moved.sum(1).tolist() == [1] * len(moved)
+    assert not moved[:, 1:6:2].any()
+    assert not (moved[:, 0:6:2] & (rows[some][:, 1:6:2] > 0)).any()
+    # each of a row's values is as likely: of those with all three, a third of the time the first
+    whole = (rows[some][:, 1:6:2] == 0).all(1)
+    assert np.all(np.abs(moved[whole][:, 0:6:2].mean(0) - 1 / 3) < 0.3)
+
+    def norm(x: np.ndarray) -> np.ndarray:
+        return np.square(x[:, 0:6:2]).sum(1)
+
+    assert planted.compare(norm, rows, rows, np.random.default_rng(1), layout)["diabolo"]["shifted"] > 0.8
+
+
+def test_a_table_without_missing_values_is_shifted_as_plain_numbers_are() -> None:
+    _, rows = table(50, 0.0)
+    values, numbers = rows[:, :6], rows[:, 0:6:2]
+    plain = planted.plant(numbers, numbers, np.random.default_rng(1))
+    coded = planted.plant(values, values, np.random.default_rng(1), Mixed("numeric? numeric? numeric?"))
+    for kind in ("shuffled", "shifted"):
+        assert np.array_equal(coded[kind][:, 0:6:2], plain[kind])
+
+
+def test_without_any_number_nothing_is_shifted() -> None:
+    layout, rows = table(50, 1.1)
+    assert set(planted.plant(rows, rows, np.random.default_rng(1), layout)) == {"shuffled"}

@@ -130,6 +130,17 @@ class TestSeries:
         assert len(said) == 1
         assert len(model.detector_.members_) == 1
 
+    def test_windows_side_by_side_share_no_step_with_those_held_out(self):
+        series = beats(0)
+        models = [
+            SignalDetector(detector=detector(false_alarm_rate=0.2), window=BEAT, step=BEAT).fit(series[:n])
+            for n in (len(series), len(series) - 3, len(series) - BEAT)
+        ]
+        whole, short, even = (model.detector_.calibration_.scores for model in models)
+        assert len(whole) == 150  # each held out once
+        assert np.array_equal(short, even)  # a last window that begins within the one before is left out
+        assert len(models[1].score_samples(series[:-3])) == 150
+
     def test_windows_set_apart_go_by_their_numbers(self):
         series = beats(0)
         series[60 * BEAT : 62 * BEAT] += 5 * np.random.default_rng(0).normal(size=2 * BEAT)
@@ -292,6 +303,20 @@ class TestFiles:
             InvalidParameterError, match=f"window must be that of fit, {BEAT}; got {BEAT + 1}"
         ):
             other.save(tmp_path / "s.safetensors")
+
+    @pytest.mark.parametrize("window", [None, BEAT, float(BEAT), np.int64(BEAT)])
+    @pytest.mark.parametrize("step", [None, 5, np.int64(5), BEAT, 500, 0, True, 2.5, "x"])
+    def test_what_is_written_can_be_read(self, fitted, tmp_path, window, step):
+        path = tmp_path / "s.safetensors"
+        other = copy.deepcopy(fitted).set_params(window=window, step=step)
+        good = step is None if window is None else step in (None, 5, BEAT) and not isinstance(window, float)
+        if good:
+            loaded = SignalDetector.load(other.save(path))
+            assert (loaded.window, loaded.step) == (window, step)
+            return
+        with pytest.raises(InvalidParameterError, match=r"(step|window) must be"):
+            other.save(path)
+        assert not path.exists()
 
     @examples(40)
     @given(data=st.data())

@@ -21,10 +21,9 @@ from diabolo.applications.memory import Memory
 from diabolo.applications.planted import compare, unseen
 from diabolo.data.opening import View, gather
 from diabolo.data.sources import Source
-from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError
+from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError, outside
 from diabolo.estimators import Autoencoder
 from diabolo.estimators.validation import check_seed
-from diabolo.names import check_name
 from diabolo.parts import GaussianNoise, check_range
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ Progress = Callable[[float, str], None]
 _MOST_HELD_OUT = 10_000  # rows that the threshold comes from
 _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out once instead
 _FOLDS = 5
-_LEAST_ROWS = 4
+_LEAST_ROWS, _LEAST_LEARNED = 4, 2
 _SAMPLE = 4096  # training rows that say what is typical
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
 
@@ -68,7 +67,7 @@ class AnomalyDetector(Judging):
     false_alarm_rate : float in (0, 1), default=0.05
         Share of normal rows that may be flagged. ``set_threshold`` changes it after fit.
     calibration_fraction : float in (0, 1), default=0.2
-        Share of rows held out for the threshold, at most 10,000 rows.
+        Share of rows held out for the threshold, at most 10,000 rows and all but two.
     trim : "auto" or float in [0, 0.5), default="auto"
         Share of the training rows that the members do not learn, as they may be anomalies: those that an
         isolation forest isolates soonest. "auto": a fifth, which only the default's members with Gaussian
@@ -81,7 +80,8 @@ class AnomalyDetector(Judging):
         several), else none.
     whitening : {"feature", "joint"} or None, default=None
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
-        square root of their whole covariance, or nothing beyond the scaling.
+        square root of their whole covariance, or nothing beyond the scaling. Members that mask judge feature
+        by feature: for them "joint" is "feature", and an error where all members of your own do.
     scaling : {"auto", "standard", "center", "minmax", "unit"} or None, default="auto"
         How the default's members scale rows, as ``Autoencoder`` has it. "center" where features share their
         unit, such as the steps of a signal: those that hardly vary are then not blown up.
@@ -200,10 +200,9 @@ class AnomalyDetector(Judging):
         if self.remember != "auto":
             check_range("remember", self.remember, low=0, integer=True, hint="Or give 'auto'.")
         check_range("n_copies", self.n_copies, low=1, integer=True)
-        if self.whitening is not None:
-            check_name("whitening", self.whitening, ensemble.WHITENINGS)
-        if self.estimator is not None:
-            own = ensemble.check_estimators(self.estimator)
+        own = [] if self.estimator is None else ensemble.check_estimators(self.estimator)
+        ensemble.check_whitening(self.whitening, own)
+        if own:
             for name in ("scaling", "device"):
                 if (value := getattr(self, name)) != "auto":
                     raise InvalidParameterError(
@@ -226,7 +225,7 @@ class AnomalyDetector(Judging):
                 f"got {n} sample{'s' if n > 1 else ''}. Give more rows."
             )
         order = chance.permutation(n)
-        held_out = min(int(self.calibration_fraction * n), _MOST_HELD_OUT)
+        held_out = min(int(self.calibration_fraction * n), _MOST_HELD_OUT, n - _LEAST_LEARNED)
         if held_out >= _ENOUGH_HELD_OUT:
             return [np.sort(order[:held_out])]
         return [np.sort(part) for part in np.array_split(order, min(_FOLDS, n // 2))]
@@ -324,7 +323,7 @@ class AnomalyDetector(Judging):
         )
         said = unseen(self.comparison_)
         if said is not None:
-            warnings.warn(said, DetectionWarning, stacklevel=3)
+            warnings.warn(said, DetectionWarning, stacklevel=outside())
 
     def as_pyod(self, contamination: float = 0.1) -> PyodDetector:
         """Return an adapter with PyOD's methods and attributes, in which anomalies score high and are 1.
@@ -359,7 +358,8 @@ def _check_differ(X: Array | Source, learned: Any) -> None:
     if same < len(X):  # else the members say that X does not vary
         raise InvalidDataError(
             f"X must have several rows that differ from the others; got {len(X)} rows, {same} of them equal, "
-            "and only such are left to learn from where some are held out for the threshold. Give more rows."
+            "and only such are left to learn from where some are held out for the threshold. Give more rows, "
+            "or hold out fewer (calibration_fraction)."
         )
 
 

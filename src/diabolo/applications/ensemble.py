@@ -12,7 +12,7 @@ single value of them is strange: their codes are narrow after all. Beside the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log, log2
 from typing import Any
@@ -21,9 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.applications.memory import Memory
-from diabolo.errors import IncompatiblePartsError, InvalidParameterError
+from diabolo.applications.portions import by_portions
+from diabolo.errors import IncompatiblePartsError, InvalidDataError, InvalidParameterError
 from diabolo.estimators import Autoencoder
+from diabolo.names import check_name
 from diabolo.parts import GaussianNoise, MaskingNoise, Mixed
+from diabolo.recipe import as_corruption
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -40,7 +43,6 @@ _RIDGE = 1e-3  # of the mean variance: what keeps features that are always resto
 _ORDER = 8  # how soon errors below the typical one count alike
 _TINY = 1e-9
 _LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
-_AT_ONCE = 4096
 
 
 def default_memory(n_features: int) -> int:
@@ -89,7 +91,7 @@ class Member:
         Whether a feature's error is that with which it follows from the others: features are hidden group by
         group. Else the error is that of the row restored.
     whitener : ndarray (n_features,) or (n_features, n_features)
-        Residuals are multiplied by it.
+        Residuals are multiplied by it; the latter not where features are hidden.
     typical : float
         The median error of normal rows.
     """
@@ -114,11 +116,12 @@ class Member:
                 "covariance; got 'joint'. Choose one of these."
             )
         if whitening == "joint" and not hides:
-            whitener = _zca(plain.residuals(rows))
+            whitener = _zca(by_portions(rows, plain.residuals))
         elif whitening is not None:
-            variance = plain.terms(rows).mean(0)
+            variance = by_portions(rows, plain.terms).mean(0)
             whitener = 1.0 / np.sqrt(variance + _RIDGE * variance.mean() + _TINY)
-        errors = cls(estimator, hides, whitener, 1.0).terms(rows).sum(1)
+        judged = cls(estimator, hides, whitener, 1.0)
+        errors = by_portions(rows, lambda part: judged.terms(part).sum(1))
         return cls(estimator, hides, whitener, float(np.median(errors)) + _TINY)
 
     @property
@@ -159,7 +162,8 @@ class Member:
     def _hidings(self, n_features: int) -> Iterator[NDArray[np.int64]]:
         """Return sets of features that are hidden together: each feature is in one set per round.
 
-        What one column of a table became is hidden as a whole.
+        What one column of a table became is hidden as a whole. However large a share training hid, some
+        features are left to tell the others from.
         """
         noise = self.estimator.recipe_.corruption
         assert isinstance(noise, MaskingNoise)
@@ -167,7 +171,7 @@ class Member:
         column = np.arange(n_features) if self.table is None else np.array(self.table.column_of())
         n = int(column[-1]) + 1
         for _ in range(_ROUNDS):
-            for some in np.array_split(chance.permutation(n), min(n, round(1 / noise.fraction))):
+            for some in np.array_split(chance.permutation(n), min(n, max(2, round(1 / noise.fraction)))):
                 yield np.flatnonzero(np.isin(column, some))
 
 
@@ -213,7 +217,7 @@ def surprise(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
     count with their size, while all that are well below count alike: what is plainer than normal rows are is
     restored better than these, and is not the more normal for it.
     """
-    return _each(rows, lambda part: _surprise([m.terms(part).sum(1) for m in voters], voters))
+    return _each(rows, lambda part: _surprise([m.terms(part).sum(1) for m in voters], voters), voters)
 
 
 def _surprise(errors: Sequence[Doubles], voters: Sequence[Member | Memory]) -> Doubles:
@@ -239,12 +243,18 @@ def shares(voters: Sequence[Member | Memory], rows: Array) -> Doubles:
             mean += terms * (voter.weight / np.where(none, part.shape[1], errors[-1]))[:, None]
         return mean * (_surprise(errors, voters) / sum(voter.weight for voter in voters))[:, None]
 
-    return _each(rows, explained)
+    return _each(rows, explained, voters)
 
 
-def _each(rows: Array, function: Any) -> Doubles:
-    """Apply ``function`` to some thousand rows at a time: what lies between is as large as these."""
-    return np.concatenate([function(rows[k : k + _AT_ONCE]) for k in range(0, len(rows), _AT_ONCE)])
+def _each(rows: Array, function: Callable[[Array], Doubles], voters: Sequence[Member | Memory]) -> Doubles:
+    """Apply ``function`` to some thousand rows at a time, to fewer of wide ones."""
+    try:
+        return by_portions(rows, function)
+    except InvalidDataError:
+        for voter in voters:
+            if isinstance(voter, Member):
+                voter.estimator.reconstruct(rows)  # says which it is of all rows, not of its part
+        raise
 
 
 def check_estimators(estimator: Any) -> list[Autoencoder]:
@@ -259,3 +269,19 @@ def check_estimators(estimator: Any) -> list[Autoencoder]:
     if not several:
         raise InvalidParameterError("estimator must hold an autoencoder; got an empty list. Leave it out.")
     return several
+
+
+def check_whitening(whitening: str | None, own: Sequence[Autoencoder]) -> None:
+    """Raise for an unknown whitening, and for a joint one where all of one's own members hide features."""
+    if whitening is None:
+        return
+    check_name("whitening", whitening, WHITENINGS)
+    if whitening == "joint" and own and all(_masks(one) for one in own):
+        raise IncompatiblePartsError(
+            "whitening must be 'feature' or None where every member masks, and so judges feature by feature; "
+            "got 'joint'. Choose one of these, or add a member that does not mask."
+        )
+
+
+def _masks(estimator: Autoencoder) -> bool:
+    return isinstance(as_corruption(estimator.corruption), MaskingNoise)

@@ -54,7 +54,10 @@ def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tenso
     several = isinstance(detector.estimator, (list, tuple))
     if detector.estimator is not None:
         params["estimator"] = [describe(one) for one in check_estimators(detector.estimator)]
-    tensors = {"calibration": torch.from_numpy(detector.calibration_.scores)}
+    tensors = {
+        "calibration": torch.from_numpy(detector.calibration_.scores),
+        "set_apart": torch.from_numpy(detector.set_apart_),
+    }
     members = []
     for number, member in enumerate(detector.members):
         header, weights = pack(member.estimator)
@@ -117,7 +120,7 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
     parts: dict[str, dict[str, Tensor]] = {str(k): {} for k in range(len(header["members"]))}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        if key != "calibration" and number != "memory":
+        if key not in ("calibration", "set_apart") and number != "memory":
             parts[number][name] = value
     members = [_member(about, part) for about, part in zip(header["members"], parts.values(), strict=True)]
     _take_what_comes_in(detector, header)
@@ -144,6 +147,7 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
     detector.calibration_ = Calibration(tensors["calibration"].numpy())  # which refuses NaN, and sorts
     if not detector.calibration_.scores[0] > 0:
         raise ValueError("held-out scores that are no surprises, which are positive")
+    detector.set_apart_ = _numbers(tensors["set_apart"])
     detector.comparison_ = {
         str(name): {str(kind): _area(area) for kind, area in areas.items()}
         for name, areas in header["comparison"].items()
@@ -164,6 +168,15 @@ def _check_parameters(detector: AnomalyDetector) -> None:
     elif detector.input_shape is not None:
         shape = detector._row_shape if len(detector._row_shape) > 1 else None
         check_shape(detector.input_shape, detector._width, shape)
+
+
+def _numbers(tensor: Tensor) -> NDArray[np.int64]:
+    if tensor.ndim != 1 or tensor.dtype != torch.int64:
+        raise ValueError(f"numbers of rows of {tuple(tensor.shape)} and {tensor.dtype}")
+    numbers = tensor.numpy()
+    if (numbers < 0).any() or (numbers[1:] <= numbers[:-1]).any():  # differences of these may overflow
+        raise ValueError("numbers of rows that are not in ascending order from 0")
+    return numbers
 
 
 def _flag(value: Any) -> bool:

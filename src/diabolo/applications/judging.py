@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from diabolo.applications.ensemble import Member
 from diabolo.applications.frames import library_of
 from diabolo.applications.memory import Memory
 from diabolo.applications.tables import TableEncoder, is_mixed
-from diabolo.errors import CalibrationWarning, InvalidParameterError
+from diabolo.data.sources import Source
+from diabolo.errors import CalibrationWarning, InvalidDataError, InvalidParameterError, outside
 from diabolo.estimators.incoming import Incoming
+from diabolo.estimators.validation import check_values
 from diabolo.parts import Mixed, check_range
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 _ROWS_PER_BATCH = 512
 
@@ -73,7 +76,7 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
                 f"X does not have valid feature names, but {type(self).__name__} was fitted with feature "
                 "names",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "X does not have valid feature names, but TableEncoder")
@@ -90,6 +93,22 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
 
     def _plain(self, X: Any) -> bool:
         return self.__dict__.get("encoder_") is None and super()._plain(X)
+
+    def _check_source(self, source: Source) -> None:
+        check_is_fitted(self)
+        if self.encoder_ is not None:
+            raise InvalidDataError(
+                "X must be a frame for a detector of mixed columns; got a Source, whose columns are all "
+                "numbers. Give frames, some rows at a time where they are many."
+            )
+        super()._check_source(source)
+
+    def _applied(self, function: Callable[[Array], NDArray[T]], X: Any) -> NDArray[T]:
+        if self._plain(
+            X
+        ):  # members get some thousand rows at a time, and would count from the first of these
+            check_values(X, None, self.sample_shape_)
+        return super()._applied(function, X)
 
     @property
     def _loss(self) -> Mixed | None:
@@ -137,12 +156,13 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
         if np.isfinite(threshold):
             return threshold
         n = len(calibration.scores)
+        held_out = f"{n} held-out row{'s' if n > 1 else ''}"
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {calibration.least_rate:.2g} to be promised "
-            f"by {n} held-out rows; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
+            f"by {held_out}; got {rate:g}. Rows beyond the most surprising of these are flagged; give "
             "more rows, or a higher rate.",
             CalibrationWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return float(calibration.scores[-1])
 

@@ -45,7 +45,8 @@ class AnomalyMap(Locating):
 
     ``layout="tiles"`` is for surfaces, where anything may lie anywhere. Images, at several scales, are cut
     into overlapping tiles, which one autoencoder per scale restores. The logarithm of the squared error, in
-    units of what is usual at its place in a tile, smoothed, is put beside what is typical of good images:
+    units of what is usual at its place in a tile, smoothed, 1e-4 at least, is put beside what is typical of
+    good images:
 
     .. math:: h_k(p) = \frac{\log e_k(p) - f_k(c_k(p)) - m_k}{s_k}, \qquad
               h(p) = \frac{1}{\sqrt{K}} \sum_{k=1}^{K} \max(h_k(p), -0.3\, h_k(p))

@@ -129,7 +129,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
 def _scale(part: dict[str, Any], tensors: dict[str, Tensor], of: AnomalyMap) -> Scale:
     shape = (of.n_channels_ or 1, *[of.tile_] * of.n_dims)
     weight = tensors.pop("weight")
-    if tuple(weight.shape) != shape or weight.dtype != torch.float32:
+    if tuple(weight.shape) != shape or weight.dtype != torch.float64:
         raise ValueError(f"weights of {tuple(weight.shape)} and {weight.dtype} for tiles of {shape}")
     if not bool((torch.isfinite(weight) & (weight > 0)).all()):
         raise ValueError("weights that are not positive")

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from diabolo.applications.calibration import Calibration
@@ -20,7 +20,7 @@ from diabolo.applications.regions import Region, regions_of
 from diabolo.applications.scale import Scale, Typical
 from diabolo.applications.tiles import Floats, Tiling, enlarged
 from diabolo.applications.whole import Whole
-from diabolo.errors import CalibrationWarning, InvalidParameterError
+from diabolo.errors import CalibrationWarning, InvalidParameterError, outside
 from diabolo.parts import check_range
 
 Doubles = NDArray[np.float64]
@@ -47,7 +47,10 @@ class Locating(BaseEstimator):  # type: ignore[misc]
 
     def _settings(self) -> dict[str, Any]:
         """Return the parameters: a fit keeps those that it was called with, for maps and files."""
-        return {name: getattr(self, name) for name in self._get_param_names()}
+        settings = {name: getattr(self, name) for name in self._get_param_names()}
+        if settings["estimator"] is not None:
+            settings["estimator"] = clone(settings["estimator"])  # whose own may be set after fit
+        return settings
 
     # ------------------------------------------------------------------ maps
     @property
@@ -63,6 +66,11 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         return scale.errors(image, self._tiling, self.smoothing_)
 
     def _heat(self, image: Floats) -> Floats:
+        heat = self._compared(image)
+        heat[np.isnan(heat)] = np.inf  # beyond what can be computed is beyond every threshold
+        return heat
+
+    def _compared(self, image: Floats) -> Floats:
         if self.whole_ is not None:
             return self.whole_.heat(
                 image,
@@ -166,7 +174,7 @@ class Locating(BaseEstimator):  # type: ignore[misc]
             Share of good images, and of pixels of good images, that may be flagged: sets both thresholds.
             The images' holds whatever their distribution where at least 1 / false_alarm_rate - 1 images, or
             groups, were held out; with fewer it goes by a normal distribution of the scores of these, and is
-            the highest of them at least.
+            the highest of them at least; with a single one it is the highest.
         value : float, optional
             The images' threshold itself: images with a higher score are anomalies.
         pixel : float, optional
@@ -204,15 +212,18 @@ class Locating(BaseEstimator):  # type: ignore[misc]
         threshold = self.calibration_.threshold(rate)
         if np.isfinite(threshold):
             return threshold
-        n, kind = len(self.calibration_.scores), "images"
+        n, one, several = len(self.calibration_.scores), "image", "images"
         if isinstance(self.calibration_, GroupedCalibration):
-            n, kind = self.calibration_.n_groups, "groups of images"
+            n, one, several = self.calibration_.n_groups, "group of images", "groups of images"
+        rests = "is now the highest score of this one, which tells nothing of how far good ones differ"
+        if n > 1:
+            rests = "now rests on a normal distribution of the scores of these"
         warnings.warn(
             f"a false-alarm rate must be at least 1 / {n + 1} = {self.calibration_.least_rate:.2g} to be "
-            f"promised for images by {n} {kind} held out; got {rate:g}. Their threshold now rests on "
-            f"a normal distribution of the scores of these; give more {kind}, or a higher rate.",
+            f"promised for images by {n} {several if n > 1 else one} held out; got {rate:g}. Their threshold "
+            f"{rests}; give more {several}, or a higher rate.",
             CalibrationWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
         return beyond_promise(self.calibration_, rate)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from diabolo.applications.portions import by_portions
 from diabolo.estimators.scaling import Scaler
 
 Array = NDArray[Any]
@@ -24,6 +25,7 @@ Doubles = NDArray[np.float64]
 _NEIGHBORS = 5
 _SAMPLE = 4096  # remembered rows that say what is typical
 _RESOLUTION = 1e-3  # of the variance: rows nearer than that are equal
+_COLUMNS = 64  # whose variances are computed together
 _FAR = 1e15  # whose square single precision holds
 
 
@@ -57,11 +59,12 @@ class Memory:
         offset, scale = (
             np.broadcast_to(part, rows.shape[1]).astype(np.float64) for part in (scaler.offset, scaler.scale)
         )
-        kept = _scaled(rows, offset, scale)
-        variance = 1.0 if unit_variance else float(kept.var(0, dtype=np.float64).mean())
+        kept = by_portions(rows, lambda part: _scaled(part, offset, scale))
+        variance = 1.0 if unit_variance else float(_variances(kept).mean())
         plain = cls(kept, offset, scale, 1.0, _RESOLUTION * (variance or 1.0))
         some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64))]
-        return replace(plain, typical=float(np.median(plain.terms(some).sum(1))))
+        errors = by_portions(some, lambda part: plain.terms(part).sum(1))
+        return replace(plain, typical=float(np.median(errors)))
 
     @cached_property
     def _index(self) -> NearestNeighbors:
@@ -75,18 +78,29 @@ class Memory:
         """
         x = _scaled(rows, self.offset, self.scale)
         _, nearest = self._index.kneighbors(x)
-        squares = [np.square(x - self.rows[numbers], dtype=np.float64) for numbers in nearest.T]
-        far = np.stack([square.sum(1) for square in squares])
+        far = np.stack([self._squares(x, numbers).sum(1) for numbers in nearest.T])
         equal = far.min(0) == 0
         out = np.where(equal, far.argmin(0), far.argmax(0))  # one more than needed was looked for
         if len(far) <= _NEIGHBORS:
             out[~equal | (len(far) == 1)] = -1
         mean: Doubles = np.zeros(x.shape)
-        for k, square in enumerate(squares):
-            mean += square * (out != k)[:, None]
+        for k, numbers in enumerate(nearest.T):  # once more, so that one of them at a time is in memory
+            square = self._squares(x, numbers)
+            square *= (out != k)[:, None]
+            mean += square
         mean /= (len(far) - (out >= 0))[:, None]
         mean += self.resolution
         return mean
+
+    def _squares(self, x: NDArray[np.float32], numbers: NDArray[np.int64]) -> Doubles:
+        squares: Doubles = np.square(x - self.rows[numbers], dtype=np.float64)
+        return squares
+
+
+def _variances(rows: NDArray[np.float32]) -> Doubles:
+    """Return the variance of each column, some at a time: it takes two arrays of doubles."""
+    blocks = np.array_split(rows, -(-rows.shape[1] // _COLUMNS), axis=1)
+    return np.concatenate([block.var(0, dtype=np.float64) for block in blocks])
 
 
 def _scaled(rows: Array, offset: Doubles, scale: Doubles) -> NDArray[np.float32]:

@@ -37,7 +37,8 @@ def plant(
     "shuffled": half of a row's features are those of another row, so that each value is normal and their
     combination is not (left out for a single feature). "shifted": a quarter of the features, at least one,
     lie 2 to 4 standard deviations further up or down. Of a mixed table whole columns are shuffled, and
-    numeric ones shifted, where there are any.
+    numeric ones shifted, where there are any: of a row those that are not missing. One without such is not
+    among the shifted.
     """
     rows = np.asarray(rows, dtype=np.float64)
     n = len(rows)
@@ -50,14 +51,26 @@ def plant(
         out["shuffled"] = np.where(_some(n, d, d // 2, chance)[:, column_of], other, rows)
     k = int(numeric.sum())
     if k:
-        moved = _some(n, k, max(1, round(_SHIFTED * k)), chance)
+        there = _there(rows, numeric, table)
+        moved = _some(n, k, max(1, round(_SHIFTED * k)), chance, there)
         shift = chance.uniform(*_SHIFT, size=(n, k)) * chance.choice([-1.0, 1.0], size=(n, k))
         known = training[:, numeric]
         powers = _powers(known)
         spread = np.ldexp(_enlarged(known, powers).std(0, dtype=np.float64), -powers)
-        out["shifted"] = rows.copy()
-        out["shifted"][:, numeric] += np.where(moved, shift, 0.0) * spread
+        shifted = rows.copy()
+        shifted[:, numeric] += np.where(moved, shift, 0.0) * spread
+        if there.any():
+            out["shifted"] = shifted[there.any(1)]
     return out
+
+
+def _there(rows: Doubles, numeric: NDArray[np.bool_], table: Mixed | None) -> NDArray[np.bool_]:
+    """Return whether each numeric value of rows is there, (n, n_numeric), and not missing."""
+    there = np.ones(rows.shape, dtype=bool)
+    for block in [] if table is None else table.blocks():
+        if block.missing is not None:
+            there[:, block.start : block.start + block.size] = rows[:, block.missing, None] <= 0.5
+    return there[:, numeric]
 
 
 def _powers(training: Array) -> NDArray[np.int32]:
@@ -70,9 +83,14 @@ def _enlarged(rows: Array, powers: NDArray[np.int32]) -> Array:
     return np.ldexp(rows.astype(np.float64), powers) if powers.any() else rows
 
 
-def _some(n: int, d: int, k: int, chance: np.random.Generator) -> NDArray[np.bool_]:
-    """Return k of d marked in each of n rows, (n, d)."""
-    return chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1) < k
+def _some(
+    n: int, d: int, k: int, chance: np.random.Generator, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return k of d marked in each of n rows, (n, d): of those in ``among``, all where they are fewer."""
+    order = chance.permuted(np.tile(np.arange(d), (n, 1)), axis=1)
+    if among is None or among.all():
+        return order < k
+    return among & (np.where(among, order, d).argsort(1).argsort(1) < k)
 
 
 def rivals(training: Array) -> dict[str, Callable[[Array], Doubles]]:
@@ -125,14 +143,13 @@ def compare(
     training, normal = training[:_TRAINING], normal[:_JUDGED]
     detectors = {"diabolo": surprise} | rivals(training)
     anomalies = plant(normal, training, chance, table)
-    labels = np.repeat([0, 1], len(normal))
     out: dict[str, dict[str, float]] = {}
     for name, score in detectors.items():
         usual = score(normal)
-        out[name] = {
-            kind: float(roc_auc_score(labels, np.concatenate([usual, score(planted)])))
-            for kind, planted in anomalies.items()
-        }
+        out[name] = {}
+        for kind, planted in anomalies.items():
+            labels = np.repeat([0, 1], [len(usual), len(planted)])
+            out[name][kind] = float(roc_auc_score(labels, np.concatenate([usual, score(planted)])))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from scipy import ndimage
 
 from diabolo.applications.tiles import Floats, Tiling, reduced
 from diabolo.estimators import Autoencoder
+
+Doubles = NDArray[np.float64]
 
 _MOST_EPOCHS = 400  # a handful of tiles would be learned by heart
 _SOME = 4096  # tiles that say where in a tile errors are large
@@ -21,7 +23,10 @@ _AROUND = 2.0  # standard deviation, in pixels, of the surroundings that the con
 _AGREED = 10.0  # times the usual error: of smaller ones the mean is nearly the arithmetic one
 _TOO_WELL = 0.3  # what an error counts that is smaller than usual: a blurred place, one without texture
 _PER_IMAGE = 10_000  # pixels that say what errors are usual
-_TINY = float(np.finfo(np.float32).tiny)
+_LEAST_ERROR = 1e-4  # times the usual one: less is rounding, and no longer more remarkable
+_FAR = 1e12  # root mean squares of the error: what is further off counts as that, whose square is a number
+_LARGEST = float(np.finfo(np.float32).max)
+_MOST_SCALED = 1e30  # in an autoencoder's units: layers have room beyond it
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Typical:
         return np.asarray(np.maximum(heat, np.float32(-_TOO_WELL) * heat), dtype=np.float32)
 
 
-def _powers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _powers(values: Doubles) -> Doubles:
     return np.stack([np.ones_like(values), values, values**2], axis=1)
 
 
@@ -92,7 +97,7 @@ class Scale:
 
     factor: int
     estimator: Autoencoder
-    weight: Floats
+    weight: Doubles
     flat: bool
 
     @classmethod
@@ -103,7 +108,7 @@ class Scale:
         some = samples[:: -(-len(samples) // _SOME)]
         error = np.square(estimator.reconstruct(some) - some, dtype=np.float64).mean(0)
         weight = 1.0 / np.maximum(error, _LEAST_SHARE * error.mean() or 1.0)
-        return cls(factor, estimator, weight.astype(np.float32).reshape(tiles.shape[1:]), flat)
+        return cls(factor, estimator, weight.reshape(tiles.shape[1:]), flat)
 
     def errors(self, image: Floats, tiling: Tiling, smoothing: float) -> tuple[Floats, Floats]:
         """Return the logarithm of the smoothed error and the contrast of an image (channels, *extents).
@@ -112,22 +117,43 @@ class Scale:
         the mean squared error. Where tiles overlap, the harmonic mean of their errors is taken: a defect
         spoils whole tiles, but a good pixel beside it is in some tile that restores it.
         """
+        root = np.sqrt(self.weight).astype(np.float32)  # squares of images' units may leave single precision
 
         def restored(tiles: Floats) -> Floats:
             samples = tiles[:, 0] if self.flat else tiles
-            error = np.square(self.estimator.reconstruct(samples) - samples).reshape(tiles.shape)
-            return np.asarray(1 / ((error * self.weight).mean(1) + np.float32(_AGREED)))
+            found = self.estimator.reconstruct(samples).reshape(tiles.shape)
+            with np.errstate(over="ignore", invalid="ignore"):
+                left = _near((found - tiles) * root)
+            return np.asarray(1 / (np.square(left).mean(1) + np.float32(_AGREED)))
 
-        small = reduced(image, self.factor)
+        small = reduced(within_reach(image, self.estimator), self.factor)
         error = np.maximum(1 / tiling.mapped(small, restored) - np.float32(_AGREED), 0)
         if smoothing:
             error = ndimage.gaussian_filter(error, smoothing, mode="reflect")
         contrast = np.zeros_like(error)
         for channel, weight in zip(small, self.weight, strict=True):
-            centred = channel - channel.mean(dtype=np.float64).astype(np.float32)
-            mean, square = (ndimage.gaussian_filter(x, _AROUND) for x in (centred, np.square(centred)))
-            contrast += np.maximum(square - np.square(mean), 0) * weight.mean() / len(small)
-        return np.log(np.maximum(error, _TINY)), contrast
+            # around the median: a single value far off would leave the others nothing of their differences
+            centred = np.subtract(channel, np.median(channel), dtype=np.float64)
+            centred = _near(centred * np.sqrt(weight.mean()))
+            variance = ndimage.gaussian_filter(np.square(centred), _AROUND)
+            variance -= np.square(ndimage.gaussian_filter(centred, _AROUND))
+            contrast += np.maximum(variance, 0) / len(small)
+        return np.log(np.maximum(error, np.float32(_LEAST_ERROR))), contrast
+
+
+def _near(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values in units of the usual error, where what is not finite is as far off as can be."""
+    np.fmax(values, -_FAR, out=values)  # of a NaN and a number this is the number
+    np.fmin(values, _FAR, out=values)
+    return values
+
+
+def within_reach(image: Floats, estimator: Autoencoder) -> Floats:
+    """Return an image whose values stay in single precision when an autoencoder scales them."""
+    scaler = estimator._scaler
+    low = max(float(np.max(scaler.offset - _MOST_SCALED * scaler.scale)), -_LARGEST)
+    high = min(float(np.min(scaler.offset + _MOST_SCALED * scaler.scale)), _LARGEST)
+    return image if low <= image.min() and image.max() <= high else np.clip(image, low, high)
 
 
 def default_estimator(n_tiles: int, size: int) -> Autoencoder:

@@ -22,13 +22,18 @@ def write_signals(fitted: SignalDetector, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidParameterError
-        For a ``window`` that was set after fit: no file holds such a mixture.
+        For a ``window`` that was set after fit, or a ``step`` that does not go with it: no file holds such a
+        mixture.
     ModelFileError
     """
-    if fitted.window not in (None, fitted.window_):
+    if fitted.window is None:
+        fitted._check_uncut()
+    elif fitted._length != fitted.window_:
         raise InvalidParameterError(
             f"window must be that of fit, {fitted.window_}; got {fitted.window}. Set it back, or fit anew."
         )
+    else:
+        check_step(fitted.step, fitted.window_)
     header, tensors = contents(fitted.detector_)
     signal = {
         "given": fitted.detector is not None,

@@ -38,7 +38,9 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
     Overlapping windows share values, so that one that is held out at random has been seen. The threshold
     therefore comes from five whole stretches of the series, together the detector's ``calibration_fraction``
     of it, that share no step with the windows trained on. Neighbouring windows resemble each other: the rate
-    of false alarms holds on average, and spreads more than with independent rows.
+    of false alarms holds on average, and spreads more than with independent rows. Only windows that share
+    nothing (``step`` equal to ``window``) are held out by chance; of the steps at the end of the series that
+    do not fill one more, nothing is then learned.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         self.n_channels_, self.window_ = windows.shape[1:]
         flat = windows.reshape(len(windows), -1)
         if starts is None or self._stride >= self.window_:  # windows that share nothing are rows like others
+            if starts is not None and starts[-1] < (len(starts) - 1) * self.window_:  # but the last may do so
+                flat = flat[:-1]
             self.detector_ = detector.fit(flat, progress=progress)
             return self
         training, held_out = _apart(
@@ -231,13 +235,17 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         """Return windows (n_windows, channels, length) and where they start; None for given windows."""
         if self.window is not None:
             return cut(X, self._length, self._stride)
+        self._check_uncut()
+        windows = _numbers(X, "windows", (2, 3), "(n_windows, length) or (n_windows, channels, length)")
+        return (windows if windows.ndim == 3 else windows[:, None, :]), None
+
+    def _check_uncut(self) -> None:
+        """Raise where a step is set and nothing is cut."""
         if self.step is not None:
             raise InvalidParameterError(
                 f"step must be None where X holds windows already (window=None); got {self.step!r}. Leave it "
-                f"out."
+                "out."
             )
-        windows = _numbers(X, "windows", (2, 3), "(n_windows, length) or (n_windows, channels, length)")
-        return (windows if windows.ndim == 3 else windows[:, None, :]), None
 
 
 def cut(X: Any, window: int, step: int | None = None) -> tuple[Array, Integers]:

@@ -121,11 +121,11 @@ def reduced(image: Floats, factor: int) -> Floats:
     out = np.pad(image, [(0, 0), *pads], mode="symmetric") if any(p for _, p in pads) else image
     for axis, block in enumerate(blocks, start=1):
         shape = (*out.shape[:axis], out.shape[axis] // block, block, *out.shape[axis + 1 :])
-        out = out.reshape(shape).mean(axis + 1, dtype=np.float32)
+        out = out.reshape(shape).mean(axis + 1, dtype=np.float64).astype(np.float32)
     return out
 
 
-def enlarged(image: Floats, factor: int, shape: tuple[int, ...]) -> Floats:
+def enlarged(image: NDArray[Any], factor: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a map (*extents) of a reduced image at the size of the whole, linear in between."""
     if factor == 1:
         return image

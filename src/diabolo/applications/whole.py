@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import nnls
 
+from diabolo.applications.scale import within_reach
 from diabolo.applications.tiles import Floats, enlarged, reduced
 from diabolo.estimators import Autoencoder
+
+Doubles = NDArray[np.float64]
 
 POLARITIES = ("both", "bright", "dark")
 _STEPS, _BATCH = 1000, 32
@@ -23,6 +26,7 @@ _MOVED = 16  # by at most one such part of an extent
 _AROUND = 2.0  # standard deviation, in reduced pixels, of the surroundings that the contrast is measured in
 _PLACE = 1.0  # the same of what means over pictures are smoothed with
 _OTHER = 0.75  # and of what the other side is smoothed with: both sides are never quite alike
+_MOST = 1e30  # standard deviations: beyond, single precision has no numbers
 _LEAST = 0.01  # of the mean variance, everywhere: else a pixel that hardly varies would count for all
 
 
@@ -35,24 +39,28 @@ class Usual:
     """
 
     mean: Floats
-    spread: NDArray[np.float64]
+    spread: Doubles
 
     @classmethod
-    def of(cls, values: Floats, contrast: Floats) -> Self:
+    def of(cls, values: NDArray[Any], contrast: Doubles) -> Self:
         """Return what is usual of values and contrasts of good pictures, (n, channels, *extents)."""
         mean = blurred(values.mean(0, dtype=np.float64)[None], _PLACE)[0]
         spread = []
         for k in range(values.shape[1]):
             squares = np.square(values[:, k] - mean[k], dtype=np.float64).reshape(-1)
-            shape = np.stack([np.ones_like(squares), contrast[:, k].reshape(-1)], axis=1)
-            level, slope = nnls(shape, squares)[0]
-            spread.append([max(level, _LEAST * float(squares.mean())) or 1.0, slope])
+            if not squares.any():
+                spread.append([1.0, 0.0])
+                continue
+            around = contrast[:, k].reshape(-1)
+            usual, unit = float(squares.mean()), float(around.mean()) or 1.0  # nnls has thresholds of its own
+            level, slope = nnls(np.stack([np.ones_like(squares), around / unit], axis=1), squares / usual)[0]
+            spread.append([max(level, _LEAST) * usual, slope * usual / unit])
         return cls(mean.astype(np.float32), np.array(spread))
 
-    def deviation(self, contrast: Floats) -> Floats:
+    def deviation(self, contrast: Doubles) -> Doubles:
         """Return the standard deviation that is usual at contrasts (channels, *extents)."""
         level, slope = (x.reshape(-1, *[1] * (contrast.ndim - 1)) for x in self.spread.T)
-        return np.asarray(np.sqrt(level + slope * contrast), dtype=np.float32)
+        return np.asarray(np.sqrt(level + slope * contrast))
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class Whole:
 
     def heat(self, image: Floats, *, smoothing: float, side: int | None, polarity: str) -> Floats:
         """Return the map (*extents) of an image (channels, *extents), in standard deviations."""
+        image = within_reach(image, self.estimator)
         small = reduced(image, self.factor)[None]
         shape = image.shape[1:]
         off = _off(shape, self.factor, side)
@@ -99,26 +108,30 @@ class Whole:
         )
         over = (excess - self.excess.mean) / self.excess.deviation(contrast)
         if polarity == "both":
-            return enlarged(np.sqrt(np.square(over).mean(0)), self.factor, shape)
+            return _single(enlarged(np.sqrt(np.square(over).mean(0)), self.factor, shape))
         # the picture's own edges at its own size: an outline is drawn along them
         mean, deviation = (
             np.stack([enlarged(channel, self.factor, shape) for channel in x])
             for x in (self.grey.mean, self.grey.deviation(contrast))
         )
         unusual = (blurred(image[None], smoothing * self.factor)[0] - mean) / deviation
-        half = np.float32(0.5 if polarity == "bright" else -0.5)
-        heat: Floats = half * (unusual.mean(0) + enlarged(over.mean(0), self.factor, shape))
-        return heat
+        half = 0.5 if polarity == "bright" else -0.5
+        return _single(half * (unusual.mean(0) + enlarged(over.mean(0), self.factor, shape)))
+
+
+def _single(heat: Doubles) -> Floats:
+    return np.clip(heat, -_MOST, _MOST).astype(np.float32)
 
 
 def _excess(
     estimator: Autoencoder, small: Floats, smoothing: float, side: int | None, off: float, *, flat: bool
-) -> tuple[Floats, Floats]:
+) -> tuple[Doubles, Doubles]:
     """Return by how much pictures are brighter than restored, and the contrast of what is restored.
 
     ``side`` is the axis along which the other side's excess is taken off, ``off`` by how much it lies aside.
     """
-    restored = estimator.reconstruct(small[:, 0] if flat else small).reshape(small.shape)
+    found = estimator.reconstruct(small[:, 0] if flat else small).reshape(small.shape)
+    restored = np.nan_to_num(found).astype(np.float64)  # whose squares may be beyond single precision
     excess = blurred(small - restored, smoothing)
     if side is not None:
         other = np.flip(blurred(excess, _OTHER), side)
@@ -128,7 +141,7 @@ def _excess(
             other = ndimage.shift(other, aside, order=1, mode="nearest")
         excess = excess - other
     axes = tuple(range(2, small.ndim))
-    centred = restored - restored.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    centred = restored - restored.mean(axes, keepdims=True)
     mean, square = (blurred(x, _AROUND) for x in (centred, np.square(centred)))
     return excess, np.maximum(square - np.square(mean), 0)
 
@@ -145,7 +158,7 @@ def _off(size: tuple[int, ...], factor: int, side: int | None) -> float:
     return (-size[side] % block) / block
 
 
-def blurred(maps: NDArray[Any], sigma: float) -> Floats:
+def blurred(maps: NDArray[Any], sigma: float) -> NDArray[Any]:
     """Return maps (n, channels, *extents), smoothed."""
     if not sigma:
         return maps
