@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -304,6 +305,12 @@ def compact(records: Records) -> list[dict[str, Any]]:
     return entries
 
 
+def standing(title: str) -> list[str]:
+    """Return a section as the page has it, for one that the cache knows nothing of; it says its own code."""
+    found = re.search(rf"^## {title}\n.*?(?=^## |\Z)", PAGE.read_text() if PAGE.exists() else "", re.M | re.S)
+    return [*found[0].rstrip().split("\n"), ""] if found else []
+
+
 def write(records: Records, cache: Path) -> None:
     """Write the page and the numbers of all that is in the cache."""
     records = sorted(records, key=lambda r: (r["section"], r["name"], r["protocol"], r["seed"]))
@@ -325,7 +332,9 @@ def write(records: Records, cache: Path) -> None:
         if any(r["section"] == section for r in records):
             page += other_section(section, [r for r in records if r["section"] == section])
     lines, numbers["coverage"] = detection_coverage.section(cache / "coverage.jsonl")
-    page += [*lines, *detection_ablations.section(cache / "ablations.jsonl"), *warned(records)]
+    page += lines or standing("The promise of a false-alarm rate")
+    page += detection_ablations.section(cache / "ablations.jsonl") or standing("What each choice is worth")
+    page += warned(records)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(page).rstrip() + "\n")
     results = ",\n".join(json.dumps(group) for group in compact(records))
