@@ -277,7 +277,7 @@ def main() -> None:
         "training rows",
         "- (products alone): the plain net's matrix products and convolutions in single precision, one after "
         "the other as torch's libraries compute them, and nothing else of a step: the bound of whatever "
-        "calls them",
+        "calls them (diabolo calls NumPy's for layers up to 128 wide, so that it can be ahead on A1)",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]
