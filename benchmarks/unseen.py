@@ -126,9 +126,10 @@ def page(results: list[dict[str, object]], seeds: int) -> list[str]:
                 sources[str(r["source"])].add(str(r["name"]))
         mean = {key: statistics.mean(r["auc"] for r in rs) for key, rs in found.items()}
         precision = {key: statistics.mean(r["ap"] for r in rs) for key, rs in found.items()}
+        names = [name for name in NAMES if any(name == other for _, other in mean)]
         lines += ["", f"## {protocol}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
         rows = []
-        for name in NAMES:
+        for name in names:
             gaps = [mean[source, OURS] - mean[source, name] for source in sources]
             low, high = interval(gaps)[1:]
             rows.append(
@@ -146,9 +147,9 @@ def page(results: list[dict[str, object]], seeds: int) -> list[str]:
         head = ["mean over sources", "AUC-ROC, %", "AP, %", "ours minus it, AUC-ROC", "ours is higher on"]
         lines += table(head, rows)
         lines += table(
-            ["AUC-ROC, %", "sets", *NAMES],
+            ["AUC-ROC, %", "sets", *names],
             [
-                [s, str(len(n)), *(f"{100 * mean[s, name]:.1f}" for name in NAMES)]
+                [s, str(len(n)), *(f"{100 * mean[s, name]:.1f}" for name in names)]
                 for s, n in sorted(sources.items())
             ],
         )
