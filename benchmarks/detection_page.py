@@ -258,9 +258,8 @@ def about(records: Records) -> list[str]:
         "",
         "Made by `make bench-detection`. Each detector with one setting for all sets: ours at its defaults, "
         "PyOD's at "
-        "theirs; the same rows, the same process, one thread. Rows are at most 50,000, drawn by the seed, "
-        "and "
-        "standardised by the training rows.",
+        "theirs; the same rows, one thread; results of a detector whose code is unchanged are kept from "
+        "earlier runs. Rows are at most 50,000, drawn by the seed, and standardised by the training rows.",
         "",
         "- SEMI: trained on a random half of the normal rows, scored on the other half and all anomalies.",
         "- UNSUP: trained on a bootstrap sample of all rows, scored on all rows.",
