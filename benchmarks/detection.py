@@ -7,7 +7,8 @@
 needs the environment of benchmarks/rivals.txt and the data of ``DIABOLO_DATA`` (or ../shared/data), and
 writes benchmarks/results/detection.md and .json. All detectors get the same rows in the same process, on one
 thread. Every result is kept in ``.detection-cache/results.jsonl`` as soon as it is there, so that a
-run can be stopped and goes on where it was; one that came from other code is measured anew.
+run can be stopped and goes on where it was; one that came from other code is measured anew. Results of
+PyOD's detectors in detection.json count too, as long as PyOD's version is the same.
 """
 
 from __future__ import annotations
@@ -109,12 +110,12 @@ def key_of(record: dict[str, Any]) -> Key:
 
 
 def kept() -> dict[Key, dict[str, Any]]:
-    """Return all results of the cache; of several for the same, the last."""
+    """Return all results: those of the page's numbers, and of the cache, which is newer; the last of each."""
     path = CACHE / "results.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     # A run that was killed while it wrote leaves half a line.
     records = (json.loads(line) for line in lines if line.endswith("}"))
-    return {key_of(record): record for record in records}
+    return {key_of(record): record for record in (*detection_page.read(), *records)}
 
 
 def wanted(task: Task, name: str) -> bool:
