@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +19,7 @@ from diabolo.applications.ensemble import Member
 from diabolo.applications.judging import Judging
 from diabolo.applications.memory import Memory
 from diabolo.applications.planted import compare, unseen
-from diabolo.data.opening import View, gather
+from diabolo.applications.rows import gathered, parts, sample, spread, without
 from diabolo.data.sources import Source
 from diabolo.errors import DetectionWarning, InvalidDataError, InvalidParameterError, outside
 from diabolo.estimators import Autoencoder
@@ -37,7 +37,6 @@ _MOST_HELD_OUT = 10_000  # rows that the threshold comes from
 _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out once instead
 _FOLDS = 5
 _LEAST_ROWS, _LEAST_LEARNED = 4, 2
-_SAMPLE = 4096  # training rows that say what is typical
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
 
 
@@ -71,17 +70,18 @@ class AnomalyDetector(Judging):
     trim : "auto" or float in [0, 0.5), default="auto"
         Share of the training rows that the members do not learn, as they may be anomalies: those that an
         isolation forest isolates soonest. "auto": a fifth, which only the default's members with Gaussian
-        noise learn too. 0 for rows known to be normal. None are set apart where nothing but equal rows would
-        be left.
+        noise learn too, and which are remembered as such. 0 for rows known to be normal. None
+        are set apart where nothing but equal rows would be left.
     remember : "auto" or int >= 0, default="auto"
         Number of training rows at most, of each fold, that are kept, in files too, so that a row counts as
         strange where it is far from the nearest five of them, even if it is restored well. "auto": 20,000
         beside the default's members for rows of at most 48 numbers (a column of a mixed table becomes one or
         several), else none.
-    whitening : {"feature", "joint"} or None, default=None
+    whitening : {"auto", "feature", "joint"} or None, default="auto"
         What residuals are divided by: each feature's standard deviation of residuals on normal rows, the
         square root of their whole covariance, or nothing beyond the scaling. Members that mask judge feature
-        by feature: for them "joint" is "feature", and an error where all members of your own do.
+        by feature: for them "joint" is "feature", and an error where all members of your own do. "auto":
+        "feature" with the default's members for rows of at most 48 numbers, else None.
     scaling : {"auto", "standard", "center", "minmax", "unit"} or None, default="auto"
         How the default's members scale rows, as ``Autoencoder`` has it. "center" where features share their
         unit, such as the steps of a signal: those that hardly vary are then not blown up.
@@ -128,7 +128,7 @@ class AnomalyDetector(Judging):
     calibration_fraction: float = 0.2
     trim: float | str = "auto"
     remember: int | str = "auto"
-    whitening: str | None = None
+    whitening: str | None = "auto"
     scaling: str | None = "auto"
     kinds: Mapping[str | int, str] | None = None
     input_shape: Sequence[int] | None = None
@@ -181,7 +181,7 @@ class AnomalyDetector(Judging):
             one, memory = self._fit_voters(rows, held_out, chance, report)
             members.append(one)
             memories += memory
-            (normal,) = _gathered(rows, held_out)
+            (normal,) = gathered(rows, held_out)
             surprises[start : start + len(normal)] = ensemble.surprise([*one, *memory], normal)
             start += len(normal)
         self.members_, self.memories_ = members, memories
@@ -236,22 +236,36 @@ class AnomalyDetector(Judging):
         """Train on all rows but those held out, and but those that are set apart as anomalies."""
         report(0.0, "first look")
         apart = self._set_apart(X, held_out, chance) if self.trim else held_out[:0]
-        every = _without(X, held_out)
+        every = without(X, held_out)
         _check_differ(X, every)
-        rest = _without(X, np.sort(np.concatenate([held_out, apart]))) if len(apart) else every
+        rest = without(X, np.sort(np.concatenate([held_out, apart]))) if len(apart) else every
         several = self._unfitted(len(rest), int(chance.integers(2**31 - 1)))
         self.set_apart_ = np.union1d(self.set_apart_, apart)
         members = []
         for number, one in enumerate(several):
             part = _part_of(report, number, len(several))
             rows = every if self._takes_all(one) else rest
-            members.append(Member.of(self._fitted(one, rows, part), _sample(rows), self.whitening))
+            members.append(Member.of(self._fitted(one, rows, part), sample(rows), self._whitening()))
         most = self._most_remembered()
         if not most:
             return members, []
         first = members[0].estimator
         to_one = first.recipe_.scaling in ("standard", "center")
-        return members, [Memory.of(_sample(rest, most), first._scaler, unit_variance=to_one)]
+        normal = np.delete(np.arange(len(X)), np.concatenate([held_out, apart]))
+        if self.estimator is not None or self.trim != "auto":
+            apart = apart[:0]
+        aside = spread(apart, most * len(apart) // (len(normal) + len(apart)))
+        known, strange = gathered(X, spread(normal, most - len(aside)), aside)
+        memory = Memory.of(
+            np.concatenate([known, strange]), first._scaler, unit_variance=to_one, n_apart=len(strange)
+        )
+        return members, [memory]
+
+    def _whitening(self) -> str | None:
+        """Return what the members' residuals are divided by."""
+        if self.whitening != "auto":
+            return self.whitening
+        return ensemble.default_whitening(self._width) if self.estimator is None else None
 
     def _most_remembered(self) -> int:
         """Return how many rows of a fold are remembered at most."""
@@ -297,26 +311,26 @@ class AnomalyDetector(Judging):
         self, X: Array | Source, held_out: NDArray[np.int64], chance: np.random.Generator
     ) -> NDArray[np.int64]:
         """Return the numbers of the rows to leave out: those that isolate soonest."""
-        rest = _without(X, held_out)
-        sample = _sample(rest)
-        forest = IsolationForest(random_state=int(chance.integers(2**31 - 1))).fit(sample)
-        parts = [(numbers, -forest.score_samples(rows)) for numbers, rows in _parts(rest)]
-        numbers, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        rest = without(X, held_out)
+        some = sample(rest)
+        forest = IsolationForest(random_state=int(chance.integers(2**31 - 1))).fit(some)
+        scored = [(numbers, -forest.score_samples(rows)) for numbers, rows in parts(rest)]
+        numbers, scores = (np.concatenate(column) for column in zip(*scored, strict=True))
         share = _SET_APART if self.trim == "auto" else float(self.trim)
         limit = np.quantile(scores, 1.0 - share)
-        strange = -forest.score_samples(sample) > limit
-        if strange.all() or not np.ptp(sample[~strange], axis=0).any():  # nothing to learn would be left
+        strange = -forest.score_samples(some) > limit
+        if strange.all() or not np.ptp(some[~strange], axis=0).any():  # nothing to learn would be left
             return held_out[:0]
         kept = np.setdiff1d(np.arange(len(X)), held_out, assume_unique=True)
         return np.sort(kept[numbers[scores > limit]])
 
     def _look_at_planted(self, X: Array | Source, held_out: NDArray[np.int64], chance: Any) -> None:
         """Compare with PCA and KNN on anomalies planted in held-out rows; warn where they go unseen."""
-        (normal,) = _gathered(X, held_out)
+        (normal,) = gathered(X, held_out)
         voters: list[Member | Memory] = [*self.members_[0], *self.memories_[:1]]
         self.comparison_ = compare(
             lambda rows: ensemble.surprise(voters, rows),
-            _sample(_without(X, held_out)),
+            sample(without(X, held_out)),
             normal,
             chance,
             self._loss,
@@ -369,29 +383,3 @@ def _part_of(progress: Progress | None, number: int, parts: int) -> Progress:
             progress((number + share) / parts, what)
 
     return report
-
-
-def _without(X: Array | Source, numbers: NDArray[np.int64]) -> Any:
-    """Return the rows but those with these numbers, which are in ascending order."""
-    return View(X, numbers) if isinstance(X, Source) else np.delete(X, numbers, axis=0)
-
-
-def _parts(X: Array | Source) -> Iterator[tuple[NDArray[np.int64], Array]]:
-    """Return the rows in parts, flat, with their numbers: a source may leave out what it cannot read."""
-    if isinstance(X, Source):
-        for numbers, rows in X.chunks(None):
-            yield numbers, rows.reshape(len(rows), -1)
-    else:
-        yield np.arange(len(X)), X
-
-
-def _gathered(X: Array | Source, numbers: NDArray[np.int64]) -> list[Array]:
-    """Return the rows with these numbers, which are in ascending order, flat."""
-    if not isinstance(X, Source):
-        return [X[numbers]]
-    return [rows.reshape(len(rows), -1) for rows in gather(X, numbers)]
-
-
-def _sample(X: Array | Source, most: int = _SAMPLE) -> Array:
-    """Return up to ``most`` rows, evenly spread."""
-    return _gathered(X, np.unique(np.linspace(0, len(X) - 1, min(len(X), most)).astype(np.int64)))[0]

@@ -40,9 +40,15 @@ _MOST_EPOCHS = 150
 _REMEMBERED = 20_000
 _ROUNDS = 3  # times that each feature is hidden, each time with others
 _RIDGE = 1e-3  # of the mean variance: what keeps features that are always restored from dividing by zero
+_LEFT_OUT = 0.05  # share of the rows, those restored worst, that whitening does not look at
 _ORDER = 8  # how soon errors below the typical one count alike
 _TINY = 1e-9
 _LEAST_SHARE = 1e-6  # a share of 0 would cost infinitely much
+
+
+def default_whitening(n_features: int) -> str | None:
+    """Return what the default's members divide residuals by; many features are judged by the large ones."""
+    return "feature" if n_features <= _WIDE else None
 
 
 def default_memory(n_features: int) -> int:
@@ -115,11 +121,19 @@ class Member:
                 "whitening must be 'feature' or None for a table of mixed columns, whose costs have no "
                 "covariance; got 'joint'. Choose one of these."
             )
-        if whitening == "joint" and not hides:
-            whitener = _zca(by_portions(rows, plain.residuals))
-        elif whitening is not None:
-            variance = by_portions(rows, plain.terms).mean(0)
-            whitener = 1.0 / np.sqrt(variance + _RIDGE * variance.mean() + _TINY)
+        if whitening is not None:
+            terms = by_portions(rows, plain.terms)
+            errors = terms.sum(1)
+            # the worst restored may be anomalies, and would have their features count for less
+            kept = errors <= np.quantile(errors, 1.0 - _LEFT_OUT)
+            if whitening == "joint" and not hides:
+                whitener = _zca(by_portions(rows[kept], plain.residuals))
+            else:
+                variance = terms[kept].mean(0)
+                if plain.table is not None:  # a column counts as a whole: else its rare categories would most
+                    column = np.array(plain.table.column_of())
+                    variance = np.bincount(column, variance)[column]
+                whitener = 1.0 / np.sqrt(variance + _RIDGE * variance.mean() + _TINY)
         judged = cls(estimator, hides, whitener, 1.0)
         errors = by_portions(rows, lambda part: judged.terms(part).sum(1))
         return cls(estimator, hides, whitener, float(np.median(errors)) + _TINY)
@@ -275,7 +289,7 @@ def check_whitening(whitening: str | None, own: Sequence[Autoencoder]) -> None:
     """Raise for an unknown whitening, and for a joint one where all of one's own members hide features."""
     if whitening is None:
         return
-    check_name("whitening", whitening, WHITENINGS)
+    check_name("whitening", whitening, ("auto", *WHITENINGS))
     if whitening == "joint" and own and all(_masks(one) for one in own):
         raise IncompatiblePartsError(
             "whitening must be 'feature' or None where every member masks, and so judges feature by feature; "

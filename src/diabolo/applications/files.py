@@ -74,7 +74,7 @@ def contents(detector: AnomalyDetector) -> tuple[dict[str, Any], dict[str, Tenso
         "table": None if detector.encoder_ is None else detector.encoder_.to_dict(),
         "members": members,
         "folds": [len(fold) for fold in detector.members_],
-        "memories": [[memory.typical, memory.resolution] for memory in detector.memories_],
+        "memories": [[one.typical, one.resolution, one.n_apart] for one in detector.memories_],
         "threshold": detector.threshold_,
         "comparison": detector.comparison_,
         "sample_shape": list(detector.sample_shape_),
@@ -129,12 +129,11 @@ def of_contents(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyDe
         raise ValueError("members for samples of different sizes")
     detector.memories_ = [
         _memory(
-            typical,
-            resolution,
+            about,
             {name: tensors.pop(f"memory.{k}.{name}").numpy() for name in _MEMORY},
             detector._width,
         )
-        for k, (typical, resolution) in enumerate(header["memories"])
+        for k, about in enumerate(header["memories"])
     ]
     if len(detector.memories_) not in (0, len(header["folds"])) or any(
         k.startswith("memory") for k in tensors
@@ -211,7 +210,8 @@ def _take_what_comes_in(detector: AnomalyDetector, header: dict[str, Any]) -> No
             raise ValueError(f"{len(names)} names for {detector.n_features_in_} features")
 
 
-def _memory(typical: Any, resolution: Any, arrays: dict[str, NDArray[Any]], d: int) -> Memory:
+def _memory(about: list[Any], arrays: dict[str, NDArray[Any]], d: int) -> Memory:
+    typical, resolution, n_apart = about
     rows, offset, scale = (arrays[name] for name in _MEMORY)
     if rows.ndim != 2 or not len(rows) or rows.shape[1] != d or rows.dtype != np.float32:
         raise ValueError(f"a memory of {rows.shape} for {d} features")
@@ -219,7 +219,9 @@ def _memory(typical: Any, resolution: Any, arrays: dict[str, NDArray[Any]], d: i
         raise ValueError("a memory whose scaling does not fit its rows")
     if not all(np.isfinite(one).all() for one in (rows, offset, scale)) or scale.min() <= 0:
         raise ValueError("a memory with values that are none")
-    return Memory(rows, offset, scale, _positive(typical), _positive(resolution))
+    if type(n_apart) is not int or not 0 <= n_apart < len(rows):
+        raise ValueError(f"a memory of {len(rows)} rows with {n_apart} set apart")
+    return Memory(rows, offset, scale, _positive(typical), _positive(resolution), n_apart)
 
 
 def _positive(typical: Any) -> float:
