@@ -79,6 +79,15 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     assert heat[place] == heat.max() == pytest.approx(float(first["peak"]), rel=1e-6)
 
 
+def test_sub_folders_that_are_all_learned_from_are_named(run: Run, folder: Path, tmp_path: Path) -> None:
+    fit = ("detect", "fit", folder, *SMALL, "-o", tmp_path / "map.safetensors")
+    said = " ".join(run(*fit).err.split())
+    assert "images of all 2 sub-folders are learned from as good ones, 'good', 'patch'; --normal NAME" in said
+    assert "--normal NAME" not in run(*fit, "--normal", "good").err
+    fit = ("detect", "fit", folder / "good", *SMALL, "-o", tmp_path / "map.safetensors")
+    assert "--normal NAME" not in run(*fit).err
+
+
 def test_threshold_and_info_of_a_map(run: Run, model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "map.safetensors"
     copy.write_bytes(model.read_bytes())

@@ -20,6 +20,7 @@ from diabolo.cli.output import FOLDER, aside, check_place, naming
 from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
 from diabolo.errors import InvalidDataError, InvalidParameterError, MissingExtraError
+from diabolo.names import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,11 @@ def fit_map(
         left_out = len(images) - len(chosen)
         if left_out:
             out.note(f"{images.name}: {counted(left_out, 'image')} not in {normal!r} not learned from")
+    elif len(folders := dict.fromkeys(images.classes or ())) > 1:
+        out.note(
+            f"{images.name}: the images of all {len(folders)} sub-folders are learned from as good ones, "
+            f"{quoted(folders)}; --normal NAME learns from one of them only"
+        )
     frames = Frames(images, chosen, fitted.n_dims)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
     groups = [i for i, _ in frames.places]
