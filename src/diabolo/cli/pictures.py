@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diabolo.cli import inputs
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.data.files import system_errors
-from diabolo.data.images import Look, find_images, head, survey, with_pillow
+from diabolo.data.images import Look, find_images, head, survey, tell_left_out, with_pillow
 from diabolo.data.loading import refuse
 from diabolo.data.scans import find_scans, is_scan
 from diabolo.errors import InvalidDataError
@@ -101,6 +101,7 @@ def open_images(
         refuse(value, name, "scans", path)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
     if paths:
+        tell_left_out(path)
         return _pictures(path, paths, classes, inputs.image_size(source), n_channels)
     dataset = inputs.load_data(data, source)
     X = dataset.X
