@@ -88,7 +88,7 @@ def score(
     seen = Judged(detector.threshold_, f"{counted(len(rows), 'row')} of {name}", cells=cells_of(rows))
     n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen, truth)
     if n < len(rows):
-        out.note(f"{name}: {len(rows) - n} of {len(rows)} could not be read and were left out")
+        streams.note_unread(out, name, rows, n)
         seen.told = f"{counted(n, 'row')} of {name}"
     payload: dict[str, Any] = {
         "model": model,

@@ -85,7 +85,7 @@ class ImageFolderSource(Chunked):
     @property
     def skipped(self) -> tuple[Path, ...]:
         """The pictures that were left out so far, because they could not be read."""
-        return tuple(self._skipped)
+        return tuple(path for path in self._paths if path in self._skipped)
 
     def labels(self) -> Array | None:
         """Return the class (n,) of each picture, the name of its sub-folder; None without sub-folders."""
