@@ -58,12 +58,16 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     said = run("detect", "map", model, folder, *words)
     assert said.code == 0, said.err
     lines = table(tmp_path / "maps" / "images.csv")
-    assert [line["image"] for line in lines] == [*(f"good/{k}" for k in range(8)), "patch/0", "patch/1"]
+    assert [line["image"] for line in lines] == [
+        *(f"good/{k}.png" for k in range(8)),
+        "patch/0.png",
+        "patch/1.png",
+    ]
     assert said.json["labels"]["n_anomalies"] == 2
     assert said.json["labels"]["auc_roc"] == 1.0
     page = (tmp_path / "page" / "index.html").read_text()
     assert page.count("<img") == 2 * 10
-    assert page.index("patch/0, the image") < page.index("good/0, the image")
+    assert page.index("patch/0.png, the image") < page.index("good/0.png, the image")
     assert "2 labelled anomalies and 8 normal images" in page
     fitted = AnomalyMap.load(model)
     pixels = np.asarray(Image.open(folder / "patch" / "0.png"))
@@ -74,7 +78,7 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     overlay = np.asarray(Image.open(tmp_path / "maps" / "overlays" / "patch" / "0.png")).astype(int)
     assert overlay.shape == (*pixels.shape, 3)
     assert (overlay[7, 7, 0] - overlay[7, 7, 2]) > 100  # the patch is red
-    first = next(line for line in table(tmp_path / "maps" / "regions.csv") if line["image"] == "patch/0")
+    first = next(line for line in table(tmp_path / "maps" / "regions.csv") if line["image"] == "patch/0.png")
     place = int(first["peak_row"]), int(first["peak_column"])
     assert heat[place] == heat.max() == pytest.approx(float(first["peak"]), rel=1e-6)
 

@@ -407,3 +407,6 @@ def test_labels_stay_with_their_rows_where_some_are_left_out(run: Run, tmp_path:
     assert said.code == 0, said.err
     assert (said.json["labels"]["n_anomalies"], said.json["labels"]["n_normal"]) == (4, 30)
     assert said.json["labels"]["auc_roc"] == 1.0
+    with (tmp_path / "s.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["image"] for line in lines][3:6] == ["bad/4.png", "good/0.png", "good/1.png"]

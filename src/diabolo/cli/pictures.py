@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diabolo.cli import inputs
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.data.files import system_errors
+from diabolo.data.idx import find_parts
 from diabolo.data.images import Look, find_images, head, survey, tell_left_out, with_pillow
 from diabolo.data.loading import refuse
 from diabolo.data.scans import find_scans, is_scan
@@ -34,7 +35,9 @@ class Images:
     Attributes
     ----------
     names : list of str
-        Without a suffix; those of pictures in sub-folders begin with the sub-folder's.
+        Of pictures the path within the folder.
+    places : list of str
+        What files made of them are called: the names, of pictures without a suffix where they stay different.
     classes : list of str or None
         The sub-folder of each picture, where they lie in such.
     scans : bool
@@ -43,6 +46,7 @@ class Images:
 
     name: str
     names: list[str]
+    places: list[str]
     read: Callable[[int], Any] = field(repr=False)
     classes: list[str] | None = None
     scans: bool = False
@@ -96,7 +100,8 @@ def open_images(
         def read(i: int) -> Scan:
             return found[i].read(volume=scans.volume, fill=scans.fill)
 
-        return Images(path.resolve().name, [scan.name for scan in found], read, scans=True)
+        names = [scan.name for scan in found]
+        return Images(path.resolve().name, names, names, read, scans=True)
     for name, value in asdict(scans).items():
         refuse(value, name, "scans", path)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
@@ -111,7 +116,20 @@ def open_images(
             f"width); got rows of {X.shape[1]} values. Use 'diabolo detect score' for rows."
         )
     digits = len(str(len(X) - 1))
-    return Images(dataset.name, [f"{i:0{digits}d}" for i in range(len(X))], lambda i: X[i])
+    names = [f"{i:0{digits}d}" for i in range(len(X))]
+    return Images(dataset.name, names, names, lambda i: X[i])
+
+
+def names_of_pictures(data: str) -> list[str] | None:
+    """Return the paths of the pictures within a folder, in the order of its rows; None of other DATA."""
+    folder = Path(data).expanduser()
+    if not folder.is_dir() or find_parts(folder):
+        return None
+    return [_name(path, folder) for path in find_images(folder)[0]] or None
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _holds_scans(path: Path) -> bool:
@@ -141,11 +159,11 @@ def _pictures(
         path, (own, _) = heads[i]
         return Look(size or own, look.mode, look.dtype).pixels(path)
 
-    names = [path.relative_to(folder) for path in paths]
-    plain = [str(name.with_suffix("")) for name in names]
-    if len(set(plain)) < len(plain):
-        plain = [str(name) for name in names]
-    return Images(folder.resolve().name, plain, read, classes)
+    names = [_name(path, folder) for path in paths]
+    places = [_name(path.with_suffix(""), folder) for path in paths]
+    if len(set(places)) < len(places):
+        places = names
+    return Images(folder.resolve().name, names, places, read, classes)
 
 
 def overlay(image: Array, heat: Array, threshold: float) -> Any:
