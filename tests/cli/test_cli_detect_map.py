@@ -157,6 +157,44 @@ def test_masks_lie_on_the_scan(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "maps" / "overlays" / "b.png").exists()
 
 
+def test_scans_with_other_axes_are_named(run: Run, tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    generator = np.random.default_rng(0)
+    turned = np.array([[0, 0, 4.0, 0], [0, 3, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+    for name, affine in (("a", np.eye(4)), ("b", np.eye(4)), ("c", turned), ("d", turned)):
+        (tmp_path / f"scans-{name in 'cd'}").mkdir(exist_ok=True)
+        voxels = generator.normal(size=(20, 18, 4)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"scans-{name in 'cd'}" / f"{name}.nii.gz")
+    model = tmp_path / "map.safetensors"
+    said = run("detect", "fit", tmp_path / "scans-False", *SMALL, "-o", model)
+    assert (said.code, "slices" in said.err) == (0, False), said.err
+    said = run("detect", "map", model, tmp_path / "scans-False", "-o", tmp_path / "same")
+    assert (said.code, "columns" in said.err) == (0, False), said.err
+    said = run("detect", "map", model, tmp_path / "scans-True", "-o", tmp_path / "maps")
+    assert said.code == 0, said.err
+    assert "run to RAS in the scans of the map, but not in 2 scans, 'c', 'd' (SAR): slices in" in said.err
+    np.testing.assert_allclose(nib.load(tmp_path / "maps" / "masks" / "c_mask.nii.gz").affine, turned)
+    (tmp_path / "scans-True" / "d.nii.gz").replace(tmp_path / "scans-False" / "d.nii.gz")
+    said = run("detect", "fit", tmp_path / "scans-False", *SMALL, "-o", model)
+    assert "do not run alike in all scans, but RAS in 'b' and SAR in 'd': slices lie" in said.err
+
+
+def test_pictures_of_another_depth_are_refused(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for place in (folder / "good").iterdir():
+        pixels = np.asarray(Image.open(place)).astype(np.uint16) * 257
+        Image.fromarray(pixels).save(deep / place.name)
+    said = run("detect", "map", model, deep, "-o", tmp_path / "maps")
+    assert said.code == 1
+    assert "IMAGES must be stored as uint8, as those that the map was fitted on; got uint16" in said.err
+    other = tmp_path / "map.safetensors"
+    assert run("detect", "fit", deep, *SMALL, "-o", other).code == 0
+    said = run("detect", "map", other, folder, "-o", tmp_path / "maps")
+    assert "IMAGES must be stored as uint16" in said.err
+    assert run("detect", "map", other, deep, "-o", tmp_path / "maps").code == 0
+
+
 def test_one_volume_of_several_and_voxels_that_are_no_numbers(run: Run, tmp_path: Path) -> None:
     nib = pytest.importorskip("nibabel")
     voxels = np.random.default_rng(0).normal(size=(20, 18, 6, 2)).astype(np.float32)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli.console import Output, counted, duration, number, print_pairs
-from diabolo.cli.detect_frames import Frames, frames_of
+from diabolo.cli.detect_frames import Frames, check_pixels, frames_of, note_axes, note_sub_folders, origin_of
 from diabolo.cli.detecting import NormalValue, anomalies, load_map, percent, print_labels, threshold_told
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.cli.output import FOLDER, aside, check_place, naming
 from diabolo.cli.page import COMMAND, ReportFolder, check_report_place
 from diabolo.cli.progress import Bars, counting
 from diabolo.errors import InvalidDataError, InvalidParameterError, MissingExtraError
-from diabolo.names import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,11 +64,8 @@ def fit_map(
         left_out = len(images) - len(chosen)
         if left_out:
             out.note(f"{images.name}: {counted(left_out, 'image')} not in {normal!r} not learned from")
-    elif len(folders := dict.fromkeys(images.classes or ())) > 1:
-        out.note(
-            f"{images.name}: the images of all {len(folders)} sub-folders are learned from as good ones, "
-            f"{quoted(folders)}; --normal NAME learns from one of them only"
-        )
+    else:
+        note_sub_folders(out, images)
     frames = Frames(images, chosen, fitted.n_dims)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
     groups = [i for i, _ in frames.places]
@@ -82,6 +78,7 @@ def fit_map(
     start = time.perf_counter()
     with Bars(out) as bars:
         fitted.fit(frames, groups=together, progress=bars.sharer("map"))
+    fitted.origin_ = origin_of(out, images)
     fitted.save(output)
     payload = {
         "data": images.name,
@@ -222,6 +219,7 @@ def map(  # noqa: A001 - the name of the command
     if find_spec("PIL") is None:
         raise MissingExtraError("Writing pictures", "Pillow", "images")
     opened = open_images(images, source, scans, fitted.n_channels_)
+    check_pixels(opened, fitted.origin_)
     truth = _truth(opened, normal)
     level = fitted._level(threshold)
     box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
@@ -239,6 +237,7 @@ def map(  # noqa: A001 - the name of the command
             for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
                 mark = None if truth is None else bool(truth[one[0]])
                 _look(fitted, opened, one[0], folder, level, looked, mark)
+    note_axes(out, opened, fitted.origin_)
     from diabolo.report.verdicts import measured, one_sided
 
     found = None

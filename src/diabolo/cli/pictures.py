@@ -42,6 +42,10 @@ class Images:
         The sub-folder of each picture, where they lie in such.
     scans : bool
         Whether each is a scan, (slices, rows, columns).
+    pixels : str
+        In which type of numbers pictures are stored; "" of other images.
+    axes : dict of int to str
+        Where the axes run to of the scans that were read so far.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Images:
     read: Callable[[int], Any] = field(repr=False)
     classes: list[str] | None = None
     scans: bool = False
+    pixels: str = ""
+    axes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,12 +67,12 @@ class Images:
 
     def array(self, i: int) -> Array:
         """Return one of them."""
-        found = self.read(i)
-        return found.voxels if self.scans else inputs.unit(found)
+        return self.scan(i).voxels if self.scans else inputs.unit(self.read(i))
 
     def scan(self, i: int) -> Scan:
         """Return a scan with its geometry."""
         found: Scan = self.read(i)
+        self.axes[i] = found.axes
         return found
 
 
@@ -163,7 +169,7 @@ def _pictures(
     places = [_name(path.with_suffix(""), folder) for path in paths]
     if len(set(places)) < len(places):
         places = names
-    return Images(folder.resolve().name, names, places, read, classes)
+    return Images(folder.resolve().name, names, places, read, classes, pixels=look.dtype.name)
 
 
 def overlay(image: Array, heat: Array, threshold: float) -> Any:
