@@ -57,6 +57,7 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     words = ("--normal", "good", "-o", tmp_path / "maps", "--report", tmp_path / "page", "--json")
     said = run("detect", "map", model, folder, *words)
     assert said.code == 0, said.err
+    assert "maps: 2/10 images" in said.err
     lines = table(tmp_path / "maps" / "images.csv")
     assert [line["image"] for line in lines] == [
         *(f"good/{k}.png" for k in range(8)),

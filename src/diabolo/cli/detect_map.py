@@ -234,7 +234,8 @@ def map(  # noqa: A001 - the name of the command
             _table(folder / "regions.csv", ["image", "region", *box, "area", "peak", *peak]) as areas,
         ):
             looked = _Looked(lines, areas, most=None if report is None else [])
-            for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
+            n, unit = len(opened), "scans" if opened.scans else "images"
+            for one in counting(out, "maps", ([i] for i in range(n)), n, unit):
                 mark = None if truth is None else bool(truth[one[0]])
                 _look(fitted, opened, one[0], folder, level, looked, mark)
     note_axes(out, opened, fitted.origin_)
