@@ -196,7 +196,7 @@ def test_text_that_looks_like_numbers_stays_text(run: Run, fitted: Path, tmp_pat
 @pytest.mark.parametrize(
     ("column", "first", "odd", "place"),
     [
-        ("zip", "10115", "oops", "row 4 (line 5)"),
+        ("zip", "10115", "oops", "row 3 (line 5; rows count from 0)"),
         ("married", "true", "maybe", "row 3 (rows count from 0)"),
         ("married", "true", "5", "row 3 (rows count from 0)"),
         ("married", "1", "true", "row 3 (rows count from 0)"),
@@ -224,7 +224,7 @@ def test_scores_of_another_table_are_refused(run: Run, fitted: Path, images: Pat
     said = run("detect", "score", fitted, data, "-o", place)
     assert said.code == 1
     assert "'income' of" in said.err
-    assert "must hold numbers; got 'much' in row 1 (line 2)" in said.err
+    assert "must hold numbers; got 'much' in row 0 (line 2; rows count from 0)" in said.err
     said = run("detect", "score", fitted, images, "-o", place)
     assert said.code == 1
     assert "DATA must be a table" in said.err
