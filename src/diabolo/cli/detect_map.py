@@ -326,7 +326,7 @@ def _look(
         _note(fitted, name, scores[-1], found, looked)
         looked.keep(name, *_plane(frame, heat), level, is_anomaly)
     most = int(np.argmax(scores))
-    place = images.places[i]
+    place = (images.places or images.names)[i]
     if scan is not None:
         whole = heats[0] if fitted.n_dims == 3 else np.stack(heats)
         (folder / _MASK / place).parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,9 @@ class Images:
     ----------
     names : list of str
         Of pictures the path within the folder.
-    places : list of str
-        What files made of them are called: the names, of pictures without a suffix where they stay different.
+    places : list of str, optional
+        What files made of them are called: the names without a suffix where they stay different. None: the
+        names.
     classes : list of str or None
         The sub-folder of each picture, where they lie in such.
     scans : bool
@@ -50,11 +51,11 @@ class Images:
 
     name: str
     names: list[str]
-    places: list[str]
     read: Callable[[int], Any] = field(repr=False)
     classes: list[str] | None = None
     scans: bool = False
     pixels: str = ""
+    places: list[str] | None = None
     axes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -106,8 +107,7 @@ def open_images(
         def read(i: int) -> Scan:
             return found[i].read(volume=scans.volume, fill=scans.fill)
 
-        names = [scan.name for scan in found]
-        return Images(path.resolve().name, names, names, read, scans=True)
+        return Images(path.resolve().name, [scan.name for scan in found], read, scans=True)
     for name, value in asdict(scans).items():
         refuse(value, name, "scans", path)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
@@ -122,8 +122,7 @@ def open_images(
             f"width); got rows of {X.shape[1]} values. Use 'diabolo detect score' for rows."
         )
     digits = len(str(len(X) - 1))
-    names = [f"{i:0{digits}d}" for i in range(len(X))]
-    return Images(dataset.name, names, names, lambda i: X[i])
+    return Images(dataset.name, [f"{i:0{digits}d}" for i in range(len(X))], lambda i: X[i])
 
 
 def names_of_pictures(data: str) -> list[str] | None:
@@ -169,7 +168,7 @@ def _pictures(
     places = [_name(path.with_suffix(""), folder) for path in paths]
     if len(set(places)) < len(places):
         places = names
-    return Images(folder.resolve().name, names, places, read, classes, pixels=look.dtype.name)
+    return Images(folder.resolve().name, names, read, classes, pixels=look.dtype.name, places=places)
 
 
 def overlay(image: Array, heat: Array, threshold: float) -> Any:
