@@ -39,6 +39,7 @@ def command_line() -> str:
         NOTE,
         "",
         "Every command takes `--help`. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        "Rows are counted from 0, in messages and in files; lines of text files from 1.",
         "",
     ]
     for name, command in _commands(group):

@@ -77,6 +77,7 @@ HOSTILE: dict[str, list[Any]] = {
     "tile": [None, 0, -8, 9, 8.0, "8", True, 10**9, float("nan")],
     "n_channels": [None, -1, 2, 0.0, "0", True, 10**9],
     "smoothing": [3.0, -1, "x", None],
+    "origin": [None, 3, [], "x", {"axes": 3}, {"pixels": None}],
     "size": [[], [20], [20, 22, 3], [0, 22], ["20", 22], [20.0, 22], 20, "x", [10**9, 10**9], [300, 22]],
     "scales": [None, 3, [], {}, [1], [{}], [None], "x"],
     "thresholds": [None, [], [1.0], [1, 2], ["x", 1.0], [float("nan"), 1.0], [1.0, 1.0, 1.0], 3],
@@ -105,7 +106,7 @@ SCALE: dict[str, list[Any]] = {
 def test_every_field_of_the_header_is_altered(stored: Any, tmp_path: Path) -> None:
     _, one, header, tensors = stored
     path = tmp_path / "m"
-    for key in {*header} - {"format", "version", "size"} - ({"smoothing"} if one.size_ else set()):
+    for key in {*header} - {"format", "version", "size", "origin"} - ({"smoothing"} if one.size_ else set()):
         refused(write(path, {k: v for k, v in header.items() if k != key}, tensors))
     for key, values in HOSTILE.items():
         for value in values:

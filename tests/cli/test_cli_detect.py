@@ -214,11 +214,16 @@ def test_rows_that_are_left_out_keep_their_numbers(run: Run, tmp_path: Path) -> 
         Image.fromarray((image * 15).astype(np.uint8)).save(folder / f"{k}.png")
     model, place = tmp_path / "d.safetensors", tmp_path / "scores.csv"
     assert run("detect", "fit", folder, "--no-map", *SMALL, "-o", model, "-q").code == 0
-    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:60])
+    broken = [folder / f"{k}.png" for k in (7, 8, 12, 20, 30)]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
     said = run("detect", "score", model, folder, "-o", place, "--broken", "skip")
     assert said.code == 0, said.err
-    assert [int(line["row"]) for line in table(place)] == [k for k in range(40) if k != 7]
-    assert "1 of 40 could not be read and were left out" in said.err
+    left = [k for k in range(40) if k not in (7, 8, 12, 20, 30)]
+    assert [int(line["row"]) for line in table(place)] == left
+    assert [line["image"] for line in table(place)] == [f"{k}.png" for k in left]
+    named = ", ".join(repr(str(path)) for path in broken[:3])
+    assert f"5 of 40 could not be read and were left out; not read: {named} and 2 more" in said.err
 
 
 # -------------------------------------------------------------------------------------------- threshold

@@ -11,7 +11,9 @@ from diabolo.cli.detect_frames import Frames
 from diabolo.cli.pictures import Images
 
 
-class _Voxels:
+class _Scan:
+    axes = "RAS"
+
     def __init__(self, voxels: np.ndarray) -> None:
         self.voxels = voxels
 
@@ -26,7 +28,7 @@ def test_one_image_or_scan_is_in_memory(scans: bool) -> None:
         image = np.full((3, 4, 5), i, dtype=np.float32)
         seen.append(weakref.ref(image))
         most = max(most, sum(one() is not None for one in seen))
-        return _Voxels(image) if scans else image
+        return _Scan(image) if scans else image
 
     images = Images("x", list("abcdef"), read, scans=scans)
     frames = Frames(images, [0, 2, 5], 2)

@@ -57,13 +57,18 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     words = ("--normal", "good", "-o", tmp_path / "maps", "--report", tmp_path / "page", "--json")
     said = run("detect", "map", model, folder, *words)
     assert said.code == 0, said.err
+    assert "maps: 2/10 images" in said.err
     lines = table(tmp_path / "maps" / "images.csv")
-    assert [line["image"] for line in lines] == [*(f"good/{k}" for k in range(8)), "patch/0", "patch/1"]
+    assert [line["image"] for line in lines] == [
+        *(f"good/{k}.png" for k in range(8)),
+        "patch/0.png",
+        "patch/1.png",
+    ]
     assert said.json["labels"]["n_anomalies"] == 2
     assert said.json["labels"]["auc_roc"] == 1.0
     page = (tmp_path / "page" / "index.html").read_text()
     assert page.count("<img") == 2 * 10
-    assert page.index("patch/0, the image") < page.index("good/0, the image")
+    assert page.index("patch/0.png, the image") < page.index("good/0.png, the image")
     assert "2 labelled anomalies and 8 normal images" in page
     fitted = AnomalyMap.load(model)
     pixels = np.asarray(Image.open(folder / "patch" / "0.png"))
@@ -74,9 +79,18 @@ def test_maps_of_pictures(run: Run, model: Path, folder: Path, tmp_path: Path) -
     overlay = np.asarray(Image.open(tmp_path / "maps" / "overlays" / "patch" / "0.png")).astype(int)
     assert overlay.shape == (*pixels.shape, 3)
     assert (overlay[7, 7, 0] - overlay[7, 7, 2]) > 100  # the patch is red
-    first = next(line for line in table(tmp_path / "maps" / "regions.csv") if line["image"] == "patch/0")
+    first = next(line for line in table(tmp_path / "maps" / "regions.csv") if line["image"] == "patch/0.png")
     place = int(first["peak_row"]), int(first["peak_column"])
     assert heat[place] == heat.max() == pytest.approx(float(first["peak"]), rel=1e-6)
+
+
+def test_sub_folders_that_are_all_learned_from_are_named(run: Run, folder: Path, tmp_path: Path) -> None:
+    fit = ("detect", "fit", folder, *SMALL, "-o", tmp_path / "map.safetensors")
+    said = " ".join(run(*fit).err.split())
+    assert "images of all 2 sub-folders are learned from as good ones, 'good', 'patch'; --normal NAME" in said
+    assert "--normal NAME" not in run(*fit, "--normal", "good").err
+    fit = ("detect", "fit", folder / "good", *SMALL, "-o", tmp_path / "map.safetensors")
+    assert "--normal NAME" not in run(*fit).err
 
 
 def test_threshold_and_info_of_a_map(run: Run, model: Path, tmp_path: Path) -> None:
@@ -142,6 +156,44 @@ def test_masks_lie_on_the_scan(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(mask.affine, affine)
     assert mask.shape == (20, 18, 4)
     assert (tmp_path / "maps" / "overlays" / "b.png").exists()
+
+
+def test_scans_with_other_axes_are_named(run: Run, tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    generator = np.random.default_rng(0)
+    turned = np.array([[0, 0, 4.0, 0], [0, 3, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+    for name, affine in (("a", np.eye(4)), ("b", np.eye(4)), ("c", turned), ("d", turned)):
+        (tmp_path / f"scans-{name in 'cd'}").mkdir(exist_ok=True)
+        voxels = generator.normal(size=(20, 18, 4)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"scans-{name in 'cd'}" / f"{name}.nii.gz")
+    model = tmp_path / "map.safetensors"
+    said = run("detect", "fit", tmp_path / "scans-False", *SMALL, "-o", model)
+    assert (said.code, "slices" in said.err) == (0, False), said.err
+    said = run("detect", "map", model, tmp_path / "scans-False", "-o", tmp_path / "same")
+    assert (said.code, "columns" in said.err) == (0, False), said.err
+    said = run("detect", "map", model, tmp_path / "scans-True", "-o", tmp_path / "maps")
+    assert said.code == 0, said.err
+    assert "run to RAS in the scans of the map, but not in 2 scans, 'c', 'd' (SAR): slices in" in said.err
+    np.testing.assert_allclose(nib.load(tmp_path / "maps" / "masks" / "c_mask.nii.gz").affine, turned)
+    (tmp_path / "scans-True" / "d.nii.gz").replace(tmp_path / "scans-False" / "d.nii.gz")
+    said = run("detect", "fit", tmp_path / "scans-False", *SMALL, "-o", model)
+    assert "do not run alike in all scans, but RAS in 'b' and SAR in 'd': slices lie" in said.err
+
+
+def test_pictures_of_another_depth_are_refused(run: Run, model: Path, folder: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for place in (folder / "good").iterdir():
+        pixels = np.asarray(Image.open(place)).astype(np.uint16) * 257
+        Image.fromarray(pixels).save(deep / place.name)
+    said = run("detect", "map", model, deep, "-o", tmp_path / "maps")
+    assert said.code == 1
+    assert "IMAGES must be stored as uint8, as those that the map was fitted on; got uint16" in said.err
+    other = tmp_path / "map.safetensors"
+    assert run("detect", "fit", deep, *SMALL, "-o", other).code == 0
+    said = run("detect", "map", other, folder, "-o", tmp_path / "maps")
+    assert "IMAGES must be stored as uint16" in said.err
+    assert run("detect", "map", other, deep, "-o", tmp_path / "maps").code == 0
 
 
 def test_one_volume_of_several_and_voxels_that_are_no_numbers(run: Run, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_text_that_looks_like_numbers_stays_text(run: Run, fitted: Path, tmp_pat
 @pytest.mark.parametrize(
     ("column", "first", "odd", "place"),
     [
-        ("zip", "10115", "oops", "row 4 (line 5)"),
+        ("zip", "10115", "oops", "row 3 (line 5; rows count from 0)"),
         ("married", "true", "maybe", "row 3 (rows count from 0)"),
         ("married", "true", "5", "row 3 (rows count from 0)"),
         ("married", "1", "true", "row 3 (rows count from 0)"),
@@ -224,7 +224,7 @@ def test_scores_of_another_table_are_refused(run: Run, fitted: Path, images: Pat
     said = run("detect", "score", fitted, data, "-o", place)
     assert said.code == 1
     assert "'income' of" in said.err
-    assert "must hold numbers; got 'much' in row 1 (line 2)" in said.err
+    assert "must hold numbers; got 'much' in row 0 (line 2; rows count from 0)" in said.err
     said = run("detect", "score", fitted, images, "-o", place)
     assert said.code == 1
     assert "DATA must be a table" in said.err
@@ -407,3 +407,6 @@ def test_labels_stay_with_their_rows_where_some_are_left_out(run: Run, tmp_path:
     assert said.code == 0, said.err
     assert (said.json["labels"]["n_anomalies"], said.json["labels"]["n_normal"]) == (4, 30)
     assert said.json["labels"]["auc_roc"] == 1.0
+    with (tmp_path / "s.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["image"] for line in lines][3:6] == ["bad/4.png", "good/0.png", "good/1.png"]

@@ -138,6 +138,10 @@ def test_kinds_quiet(run: Run) -> None:
         (["diagram", "-o", "x.svg"], "must be given a model file or a kind; got neither"),
         (["diagram", "-o", "x.gif", "--kind", "deep"], "--output must end in one of .svg, .png; got 'x.gif'"),
         (["sample", "m.safetensors", "-n", "0", "-o", "x.npy"], "n must be a whole number from 1 up; got 0"),
+        (
+            ["detect", "map", "m", "x", "-o", "m.csv"],
+            "must be a folder, whose name has no suffix; got 'm.csv'",
+        ),
         (["encode", "m", "digits", "-o", "x.npz"], "--output must end in one of .npy, .csv, .parquet"),
     ],
 )

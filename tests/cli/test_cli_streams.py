@@ -100,11 +100,12 @@ def test_pictures_that_are_broken(run: Run, pictures: Path, tmp_path: Path) -> N
     assert (said.code, "7.png must be a picture" in said.err) == (1, True)
     said = run("train", pictures, "--broken", "skip", "--test-fraction", "0.1", "-o", model, *SMALL)
     assert said.code == 0, said.err
-    assert "1 of 27 samples could not be read" in said.err
+    broken = f"could not be read and were left out; not read: '{pictures / '7.png'}'"
+    assert f"1 of 27 samples {broken}" in said.err
     for output in ("codes.npy", "codes.parquet"):
         said = run("encode", model, pictures, "--broken", "skip", "-o", tmp_path / output)
         assert said.code == 0, said.err
-        assert "1 of 30 could not be read and were left out" in said.err
+        assert f"1 of 30 {broken}" in said.err
     assert np.load(tmp_path / "codes.npy").shape == (29, 4)
     assert pq.read_metadata(tmp_path / "codes.parquet").num_rows == 29
 
@@ -188,7 +189,7 @@ def test_evaluate_counts_what_is_broken_and_names_what_is_no_number(
     assert run("train", pictures, "--broken", "skip", "-o", of_pictures, *SMALL).code == 0
     said = run("evaluate", of_pictures, pictures, "--broken", "skip", "--json")
     assert (said.code, said.json["n_test"]) == (0, 29)
-    assert "1 of 30 could not be read" in said.err
+    assert f"1 of 30 could not be read and were left out; not read: '{pictures / '7.png'}'" in said.err
     rows = np.load(files / "x.npy")
     rows[15_000, 2] = np.nan
     np.save(tmp_path / "bad.npy", rows)

@@ -58,7 +58,9 @@ def test_columns_are_read_as_they_were_before(tmp_path: Path) -> None:
     assert list(found.features) == ["a", "b"]
     assert found.features["b"].tolist() == ["7", "8"]
     write(path, "b,a,c\n7,1,0\n8,many,1\n")
-    with pytest.raises(DataFileError, match=r"'a'.* must hold numbers; got 'many' in row 2 \(line 3\)"):
+    with pytest.raises(
+        DataFileError, match=r"'a'.* must hold numbers; got 'many' in row 1 \(line 3; rows count from 0\)"
+    ):
         read_columns(path, columns=["a", "b"], texts=["b"], numbers=["a"])
     assert read_columns(path, columns=["a", "b"]).left_out == ("c",)
     with pytest.raises(InvalidDataError, match="must have the column 'd'"):
@@ -133,7 +135,7 @@ def test_parquet_files_say_the_same(tmp_path: Path) -> None:
     forced = read_columns(tmp_path / "t.parquet", columns=["age", "fit"], texts=["age", "fit"])
     assert forced.features["age"].tolist() == ["31", None, "40.5", "12"]
     assert forced.features["fit"].tolist() == ["true", "false", "true", None]
-    with pytest.raises(DataFileError, match=r"'job'.* must hold numbers; got 'clerk' in row 1"):
+    with pytest.raises(DataFileError, match=r"'job'.* must hold numbers; got 'clerk' in row 0"):
         read_columns(tmp_path / "t.parquet", numbers=["job"])
 
 
@@ -159,7 +161,7 @@ def test_parquet_files_may_lack_truth_values_but_not_hold_numbers(tmp_path: Path
         assert read_columns(tmp_path).features["t"].tolist() == [True, None, None, None]
         assert read_columns(tmp_path, texts=["t"]).features["t"].tolist() == ["true", None, None, None]
     pq.write_table(pa.table({"t": [None, 1, 0]}), tmp_path / "2.parquet")
-    with pytest.raises(DataFileError, match=r"'t' of .* got truth values and 1 in row 4"):
+    with pytest.raises(DataFileError, match=r"'t' of .* got truth values and 1 in row 3"):
         read_columns(tmp_path)
 
 

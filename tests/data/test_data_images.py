@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from diabolo.data import load
-from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
+from diabolo.data.folders import ImageFolderSource
+from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError, SkippedWarning
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -87,6 +88,27 @@ def test_order_is_natural_and_other_files_are_passed_over(tmp_path):
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "empty").mkdir()
     assert load(tmp_path).X[:, 0, 0].tolist() == [1, 2, 10, 33]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jp2", ".tga"])
+def test_other_formats_that_pillow_reads(tmp_path, suffix):
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
+    if suffix == ".gif":  # of which the first frame counts
+        more = [Image.fromarray(255 - pixels)]
+        Image.fromarray(pixels).save(tmp_path / "a.gif", save_all=True, append_images=more)
+    else:
+        save(tmp_path / f"a{suffix}", pixels)
+    assert (pixels == load(tmp_path).X).all()
+
+
+def test_pictures_that_are_not_read_are_counted(tmp_path):
+    save(tmp_path / "a.png", GREY)
+    for name in ("b.HEIC", "c.heic", "d.svg", "e.txt"):
+        (tmp_path / name).write_text("")
+    said = r"kinds that are not read are left out: 2 \.heic, 1 \.svg\. Convert"
+    for read in (load, ImageFolderSource):
+        with pytest.warns(SkippedWarning, match=said):
+            assert len(read(tmp_path).X if read is load else read(tmp_path)) == 1
 
 
 def test_sub_folders_are_classes(tmp_path):

@@ -727,6 +727,7 @@ def test_odd_axes_are_kept(tmp_path, axes):
     scan = read_scan(save(tmp_path / "a.nii", VOXELS[..., None], AXES[axes]))
     np.testing.assert_array_equal(scan.voxels, VOXELS.T)
     np.testing.assert_allclose(scan.affine, AXES[axes], atol=1e-6)
+    assert scan.axes == "".join(nibabel.aff2axcodes(AXES[axes]))
     mask = nibabel.load(write_mask(tmp_path / "m.nii", scan.voxels > 0, like=scan))
     np.testing.assert_array_equal(np.asarray(mask.dataobj), VOXELS > 0)
     np.testing.assert_allclose(mask.affine, AXES[axes], atol=1e-6)

@@ -85,7 +85,7 @@ def test_blocks_of_rows_and_blank_lines(tmp_path, monkeypatch):
     data = load(write(tmp_path / "x.csv", text))
     np.testing.assert_array_equal(data.X[:, 0], np.arange(20))
     assert np.isnan(data.X[::4, 1]).all()
-    with pytest.raises(DataFileError, match=r"got 'x' in row 6 \(line 8\)"):
+    with pytest.raises(DataFileError, match=r"got 'x' in row 5 \(line 8; rows count from 0\)"):
         load(write(tmp_path / "y.csv", "\na,b\n" + "1,2\n" * 5 + "3,x\n"))
 
 
@@ -118,7 +118,9 @@ def test_labels(tmp_path, cells, wanted, kind):
 
 def test_labels_of_a_table_without_names(tmp_path):
     path = write(tmp_path / "iris.csv", "5.1,3.5,setosa\n4.9,3.0,virginica\n")
-    with pytest.raises(DataFileError, match=r"'setosa' in row 1 \(line 1\). label='column_3' makes it"):
+    with pytest.raises(
+        DataFileError, match=r"'setosa' in row 0 \(line 1; rows count from 0\). label='column_3' makes it"
+    ):
         load(path)
     data = load(path, label="column_3")
     assert data.y.tolist() == ["setosa", "virginica"]
@@ -149,16 +151,19 @@ def test_quotes_names_and_separators(tmp_path):
         ("a,b\n", "x.csv must hold a row of data; got the names of its columns alone"),
         (
             "age,b\n1,2\nforty,3\n",
-            r"Column 'age' of .*x.csv must hold numbers; got 'forty' in row 2 \(line 3\)",
+            r"Column 'age' of .*x.csv must hold numbers; got 'forty' in row 1 \(line 3; rows count from 0\)",
         ),
-        ("a,b\n1,2\n1_000,3\n", "got '1_000' in row 2"),
-        ("a;b\n1,5;2\n", "got '1,5' in row 1"),
-        ("1,5;2,5\n3,5;4,5\n", r"must hold numbers; got '3,5' in row 1 \(line 2\)"),
-        ("a,b\n1," + "z" * 99 + "\n", r"got 'z{37}\.\.\.' in row 1"),
+        ("a,b\n1,2\n1_000,3\n", "got '1_000' in row 1"),
+        ("a;b\n1,5;2\n", "got '1,5' in row 0"),
+        ("1,5;2,5\n3,5;4,5\n", r"must hold numbers; got '3,5' in row 0 \(line 2; rows count from 0\)"),
+        ("a,b\n1," + "z" * 99 + "\n", r"got 'z{37}\.\.\.' in row 0"),
         ("a,b\n1,2\n3\n", "Every row of .*x.csv must have 2 cells, as the first has; got 1 in line 3"),
         ("a,a\n1,2\n", "Names of columns in .*x.csv must differ; got 'a' twice"),
         ("a,,c\n1,2,3\n", "Every column of .*x.csv must have a name; got none for column 2"),
-        (",a\nMazda,1\n", r"Column 1 of .*got 'Mazda' in row 1 \(line 2\). Encode the column"),
+        (
+            ",a\nMazda,1\n",
+            r"Column 1 of .*got 'Mazda' in row 0 \(line 2; rows count from 0\). Encode the column",
+        ),
         (b"a,b\n1,\xff\n", r"x.csv must be text in UTF-8; got other bytes at position \d+. Save it as UTF-8"),
         ("a,b\n1," + "9" * 200_000 + "x\n", "must be a table as text.*field larger than field limit"),
     ],
@@ -240,7 +245,7 @@ def test_parquet_of_mixed_columns(tmp_path):
     )
     assert data.y.tolist() == ["x", "y", ""]
     with pytest.raises(
-        DataFileError, match=r"Column 'kind' of .* must hold numbers; got 'x' in row 1. label='kind'"
+        DataFileError, match=r"Column 'kind' of .* must hold numbers; got 'x' in row 0 .*\. label='kind'"
     ):
         load(path, label="number")
 
@@ -263,8 +268,8 @@ def test_parquet_errors(tmp_path):
     path = tmp_path / "x.parquet"
     when = datetime.datetime(2020, 1, 2)
     for columns, said in (
-        ({"t": [None, when]}, r"Column 't' of .* must hold numbers; got datetime.*2020.* in row 2"),
-        ({"t": [[1, 2], [3]]}, r"must hold numbers; got \[1, 2\] in row 1"),
+        ({"t": [None, when]}, r"Column 't' of .* must hold numbers; got datetime.*2020.* in row 1"),
+        ({"t": [[1, 2], [3]]}, r"must hold numbers; got \[1, 2\] in row 0"),
         ({"a": pa.array([], pa.float64())}, "must hold a row of data"),
     ):
         with pytest.raises(DataFileError, match=said):

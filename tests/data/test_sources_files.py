@@ -84,7 +84,7 @@ def test_columns_of_a_parquet_file(parquet, table):
         ParquetSource(parquet, columns=["z"])
     with pytest.raises(InvalidParameterError, match="label must be the name of a column"):
         ParquetSource(parquet, label="z")
-    with pytest.raises(DataFileError, match=r"Column 'kind' of .* must hold numbers; got 'x' in row 1\."):
+    with pytest.raises(DataFileError, match=r"Column 'kind' of .* must hold numbers; got 'x' in row 0 "):
         list(ParquetSource(parquet).chunks())
 
 

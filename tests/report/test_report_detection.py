@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from test_report_page import EVIL, Page, read
 
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyDetector
 from diabolo.data import ArraySource
-from diabolo.report import plots, verdicts
+from diabolo.report import detection_plots, plots, verdicts
 from diabolo.report.detection import write_detection_report
 from diabolo.report.verdicts import MOST_SHOWN, Judged, measured, one_sided, rivals_of
 
@@ -173,3 +174,21 @@ def test_numbers_in_a_drawing_are_as_they_were_written() -> None:
     with plots.canvas(200, 100, "test") as (drawing, out):
         drawing.add_subplot().set_title("a share of 0.00123456")
     assert "0.00123456" in out[0]
+
+
+def test_legends_cover_no_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    chance = np.random.default_rng(0)
+    errors = chance.lognormal(size=(2, 50))
+    rows = [{"training_total": 1.0 + k, "validation_total": 2.0 + k} for k in range(9)]
+    plots.learning_curves(rows, 0)
+    plots.against(*errors)
+    detection_plots.curves(chance.random(50) < 0.5, {"ours": errors[0], "PCA": errors[1]}, (0.1, 0.2))
+    for figure in figures:
+        drawn = [axes.get_window_extent() for axes in figure.axes]
+        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+        assert legends
+        for legend in legends:
+            assert not any(legend.get_window_extent().overlaps(box) for box in drawn)

@@ -52,6 +52,7 @@ class Judging(OutlierMixin, Incoming):  # type: ignore[misc]
     offset_: float
     encoder_: TableEncoder | None
     _width: int
+    _least_rows = 4  # some of which set the threshold
 
     # ------------------------------------------------------------------ what comes in
     def _check(self, X: Any, *, reset: bool) -> Array:

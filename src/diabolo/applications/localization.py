@@ -193,7 +193,7 @@ class AnomalyMap(Locating):
         for name in ("scales_", "whole_", "calibration_"):
             self.__dict__.pop(name, None)
         self.settings_ = self._settings()
-        self.n_channels_, self.size_ = pictures.n_channels, pictures.size
+        self.n_channels_, self.size_, self.origin_ = pictures.n_channels, pictures.size, {}
         training = [i for i in range(len(pictures)) if i not in held_out]
         if self.size_ is None:
             self._learn_tiles(pictures, training, chance, tell)

@@ -58,6 +58,7 @@ def write_map(fitted: AnomalyMap, path: str | os.PathLike[str]) -> Path:
         "smoothing": fitted.smoothing_,
         "n_channels": fitted.n_channels_,
         "size": None if fitted.size_ is None else list(fitted.size_),
+        "origin": fitted.origin_,
         "scales": scales,
         "thresholds": [fitted.threshold_, fitted.pixel_threshold_],
     }
@@ -92,6 +93,9 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
     if out.tile not in (None, out.tile_):
         raise ValueError(f"tiles of {out.tile_} and not {out.tile}")
     out.n_channels_ = _integer(header["n_channels"], 0)
+    out.origin_ = header.get("origin", {})  # files from before have none
+    if not isinstance(out.origin_, dict) or any(type(value) is not str for value in out.origin_.values()):
+        raise ValueError(f"the origin {out.origin_!r}")
     size = header.get("size")  # files from before images could be aligned have none
     if (size is None) != (out.layout == "tiles"):
         raise ValueError(f"the extents {size} with layout={out.layout!r}")

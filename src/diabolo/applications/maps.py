@@ -40,6 +40,7 @@ class Locating(BaseEstimator):  # type: ignore[misc]
     smoothing_: float
     n_channels_: int
     size_: tuple[int, ...] | None
+    origin_: dict[str, str]  # what the command line notes of the images in fit; else empty
     calibration_: Calibration
     pixel_calibration_: Calibration
     threshold_: float

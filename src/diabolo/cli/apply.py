@@ -178,8 +178,7 @@ def _stream(
     name = streams.name_of(data)
     inputs.refuse_test(inputs.check_split(split), name)
     shape = streams.write_parts(out, output, parts, len(stream), columns, what)
-    if shape[0] < len(stream):
-        out.note(f"{name}: {len(stream) - shape[0]} of {len(stream)} could not be read and were left out")
+    streams.note_unread(out, name, stream, shape[0])
     _report(out, output, shape, f"{what} of {shape[0]} rows of {name}")
 
 

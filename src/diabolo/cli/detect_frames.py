@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from diabolo.cli.console import Output, counted
+from diabolo.errors import InvalidDataError
+from diabolo.names import quoted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -44,3 +48,48 @@ def frames_of(images: Images, i: int, n_dims: int) -> list[tuple[str, Array]]:
             return [(name, array[0])]
         return [(f"{name}:{k}", part) for k, part in enumerate(array)]
     return [(name, array)]
+
+
+def origin_of(out: Output, images: Images) -> dict[str, str]:
+    """Return what a map is to remember of the images that it learned, all of which were read."""
+    found = {"pixels": images.pixels} if images.pixels else {}
+    kinds = {axes: images.names[i] for i, axes in images.axes.items()}
+    if len(kinds) > 1:
+        told = " and ".join(f"{axes} in {name!r}" for axes, name in list(kinds.items())[:2])
+        out.note(
+            f"{images.name}: columns, rows and slices do not run alike in all scans, but {told}: slices lie "
+            "in other planes, or are mirrored. Turn them alike"
+        )
+    return found | ({"axes": next(iter(kinds))} if len(kinds) == 1 else {})
+
+
+def check_pixels(images: Images, origin: dict[str, str]) -> None:
+    """Raise where pictures are stored in another type of numbers, hence in other units, than in fit."""
+    known = origin.get("pixels")
+    if images.pixels and known is not None and images.pixels != known:
+        raise InvalidDataError(
+            f"IMAGES must be stored as {known}, as those that the map was fitted on; got {images.pixels}, "
+            "whose values are in other units. Convert them, or fit a map on such."
+        )
+
+
+def note_axes(out: Output, images: Images, origin: dict[str, str]) -> None:
+    """Say which scans, all of which were read, have axes that run otherwise than those in fit."""
+    known = origin.get("axes")
+    others = {images.names[i]: axes for i, axes in images.axes.items() if axes != known}
+    if known is not None and others:
+        named = f"{counted(len(others), 'scan')}, {quoted(others, 3)} ({next(iter(others.values()))})"
+        out.note(
+            f"{images.name}: columns, rows and slices run to {known} in the scans of the map, "
+            f"but not in {named}: slices in other planes, or mirrored ones, look anomalous. Turn them alike"
+        )
+
+
+def note_sub_folders(out: Output, images: Images) -> None:
+    """Say where the pictures of several sub-folders are all taken for good ones."""
+    folders = dict.fromkeys(images.classes or ())
+    if len(folders) > 1:
+        out.note(
+            f"{images.name}: the images of all {len(folders)} sub-folders are learned from as good ones, "
+            f"{quoted(folders)}; --normal NAME learns from one of them only"
+        )

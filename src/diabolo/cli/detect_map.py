@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli.console import Output, counted, duration, number, print_pairs
-from diabolo.cli.detect_frames import Frames, frames_of
+from diabolo.cli.detect_frames import Frames, check_pixels, frames_of, note_axes, note_sub_folders, origin_of
 from diabolo.cli.detecting import NormalValue, anomalies, load_map, percent, print_labels, threshold_told
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.cli.output import FOLDER, aside, check_place, naming
@@ -64,6 +64,8 @@ def fit_map(
         left_out = len(images) - len(chosen)
         if left_out:
             out.note(f"{images.name}: {counted(left_out, 'image')} not in {normal!r} not learned from")
+    else:
+        note_sub_folders(out, images)
     frames = Frames(images, chosen, fitted.n_dims)
     out.note(f"map: learning from {counted(len(frames), 'image')} of {images.name}")
     groups = [i for i, _ in frames.places]
@@ -76,6 +78,7 @@ def fit_map(
     start = time.perf_counter()
     with Bars(out) as bars:
         fitted.fit(frames, groups=together, progress=bars.sharer("map"))
+    fitted.origin_ = origin_of(out, images)
     fitted.save(output)
     payload = {
         "data": images.name,
@@ -216,6 +219,7 @@ def map(  # noqa: A001 - the name of the command
     if find_spec("PIL") is None:
         raise MissingExtraError("Writing pictures", "Pillow", "images")
     opened = open_images(images, source, scans, fitted.n_channels_)
+    check_pixels(opened, fitted.origin_)
     truth = _truth(opened, normal)
     level = fitted._level(threshold)
     box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
@@ -230,9 +234,11 @@ def map(  # noqa: A001 - the name of the command
             _table(folder / "regions.csv", ["image", "region", *box, "area", "peak", *peak]) as areas,
         ):
             looked = _Looked(lines, areas, most=None if report is None else [])
-            for one in counting(out, "maps", ([i] for i in range(len(opened))), len(opened)):
+            n, unit = len(opened), "scans" if opened.scans else "images"
+            for one in counting(out, "maps", ([i] for i in range(n)), n, unit):
                 mark = None if truth is None else bool(truth[one[0]])
                 _look(fitted, opened, one[0], folder, level, looked, mark)
+    note_axes(out, opened, fitted.origin_)
     from diabolo.report.verdicts import measured, one_sided
 
     found = None
@@ -320,7 +326,7 @@ def _look(
         _note(fitted, name, scores[-1], found, looked)
         looked.keep(name, *_plane(frame, heat), level, is_anomaly)
     most = int(np.argmax(scores))
-    place = images.names[i]
+    place = (images.places or images.names)[i]
     if scan is not None:
         whole = heats[0] if fitted.n_dims == 3 else np.stack(heats)
         (folder / _MASK / place).parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,8 @@ def score(
     A row's score is 1 where it is typical of normal rows; the greater, the more surprising. Its p-value is
     the share of normal rows that are at least so surprising; those with a score beyond the threshold are
     anomalies. Each of the features named stands beside its share of the score. Rows and pixels are counted
-    from 0. In a .npy file an anomaly is 1 and features are numbers.
+    from 0. Of pictures in a folder the path within it is written too. In a .npy file an anomaly is 1 and
+    features are numbers.
 
     Data larger than the memory are read, and scores written, piece by piece. With --label it is measured
     how many labelled anomalies are found.
@@ -86,9 +87,12 @@ def score(
     from diabolo.report.verdicts import Judged
 
     seen = Judged(detector.threshold_, f"{counted(len(rows), 'row')} of {name}", cells=cells_of(rows))
-    n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen, truth)
+    from diabolo.cli.pictures import names_of_pictures
+
+    pictures = names_of_pictures(data)
+    n = _write_scores(out, output, detector, rows, min(top, detector.n_features_in_), seen, truth, pictures)
     if n < len(rows):
-        out.note(f"{name}: {len(rows) - n} of {len(rows)} could not be read and were left out")
+        streams.note_unread(out, name, rows, n)
         seen.told = f"{counted(n, 'row')} of {name}"
     payload: dict[str, Any] = {
         "model": model,
@@ -146,10 +150,13 @@ def _write_scores(
     top: int,
     seen: Judged,
     truth: NDArray[np.bool_] | None,
+    pictures: Sequence[str] | None,
 ) -> int:
     """Write one line for each row as it is judged; return how many."""
     names = feature_names(detector)
     columns = [*_COLUMNS, *(f"{what}_{k + 1}" for k in range(top) for what in ("feature", "share"))]
+    if pictures is not None:
+        columns.insert(1, "image")
 
     def parts() -> Iterator[Part]:
         for part in judged(detector, rows, truth):
@@ -165,7 +172,7 @@ def _write_scores(
         elif suffix == ".parquet":
             with parquet_writer(place, columns) as write:
                 for line in lines:
-                    write(_worded(line, names))
+                    write(_worded(line, names, pictures))
         else:
             with place.open("w", encoding="utf-8", newline="") as text:
                 writer = csv.writer(text, lineterminator="\n")
@@ -173,7 +180,7 @@ def _write_scores(
                 for line in lines:
                     writer.writerows(
                         [f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row]
-                        for row in _worded(line, names)
+                        for row in _worded(line, names, pictures)
                     )
     return seen.n
 
@@ -197,15 +204,15 @@ def _numbers(detector: AnomalyDetector, part: Part, top: int) -> Array:
     return out
 
 
-def _worded(lines: Array, names: Sequence[str]) -> Array:
-    """Return the same with words: the verdict, the features' names."""
+def _worded(lines: Array, names: Sequence[str], pictures: Sequence[str] | None) -> Array:
+    """Return the same with words: the verdict, the features' names, after the row's number its picture's."""
     import numpy as np
 
     out = lines.astype(object)
     out[:, 0] = lines[:, 0].astype(np.int64)
     out[:, 3] = np.where(lines[:, 3] > 0, "anomaly", "normal")
     out[:, 4::2] = np.array(names, dtype=object)[lines[:, 4::2].astype(np.int64)]
-    return out
+    return out if pictures is None else np.insert(out, 1, [pictures[row] for row in out[:, 0]], axis=1)
 
 
 def feature_names(detector: AnomalyDetector) -> list[str]:

@@ -55,8 +55,7 @@ def evaluate(
         inputs.refuse_test(inputs.check_split(split), name)
         out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
         found = numbers.stream_numbers(out, estimator, stream, None if fitted_on is None else fitted_on[0])
-        if found["n_test"] < len(stream):
-            out.note(f"{name}: {len(stream) - found['n_test']} of {len(stream)} could not be read")
+        streams.note_unread(out, name, stream, found["n_test"])
         told = f"{found['n_test']} rows of {name}"
     else:
         dataset = inputs.load_for(out, estimator, data, source)

@@ -52,6 +52,11 @@ def check_place(
     path = path.expanduser()
     check_name_of(path, option)
     is_folder = suffixes is not None and path.suffix.lower() == FOLDER and FOLDER in suffixes
+    if suffixes == (FOLDER,) and not is_folder:
+        raise InvalidParameterError(
+            f"{option} must be a folder, whose name has no suffix; got {str(path)!r}. Give for example "
+            f"{str(path.with_suffix(''))!r}."
+        )
     if path.is_dir() and not is_folder:
         raise InvalidParameterError(
             f"{option} must name a file; got the folder {str(path)!r}. Add a file name to it."
@@ -62,9 +67,10 @@ def check_place(
             f"{option} must end in one of {', '.join(names)}; got {str(path)!r}. The suffix says the format."
         )
     if is_folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        other = "" if suffixes == (FOLDER,) else ", or have a suffix that says its format"
         raise InvalidParameterError(
-            f"{option} must be a new or an empty folder, or have a suffix that says its format; "
-            f"got {str(path)!r}, which exists. Choose another name."
+            f"{option} must be a new or an empty folder{other}; got {str(path)!r}, which exists. Choose "
+            "another name."
         )
     if path.exists():
         target = path.resolve()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from diabolo.cli import inputs
 from diabolo.cli.options import ScanOptions, SourceOptions
 from diabolo.data.files import system_errors
-from diabolo.data.images import Look, find_images, head, survey, with_pillow
+from diabolo.data.idx import find_parts
+from diabolo.data.images import Look, find_images, head, survey, tell_left_out, with_pillow
 from diabolo.data.loading import refuse
 from diabolo.data.scans import find_scans, is_scan
 from diabolo.errors import InvalidDataError
@@ -34,11 +35,18 @@ class Images:
     Attributes
     ----------
     names : list of str
-        Without a suffix; those of pictures in sub-folders begin with the sub-folder's.
+        Of pictures the path within the folder.
+    places : list of str, optional
+        What files made of them are called: the names without a suffix where they stay different. None: the
+        names.
     classes : list of str or None
         The sub-folder of each picture, where they lie in such.
     scans : bool
         Whether each is a scan, (slices, rows, columns).
+    pixels : str
+        In which type of numbers pictures are stored; "" of other images.
+    axes : dict of int to str
+        Where the axes run to of the scans that were read so far.
     """
 
     name: str
@@ -46,6 +54,9 @@ class Images:
     read: Callable[[int], Any] = field(repr=False)
     classes: list[str] | None = None
     scans: bool = False
+    pixels: str = ""
+    places: list[str] | None = None
+    axes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,12 +68,12 @@ class Images:
 
     def array(self, i: int) -> Array:
         """Return one of them."""
-        found = self.read(i)
-        return found.voxels if self.scans else inputs.unit(found)
+        return self.scan(i).voxels if self.scans else inputs.unit(self.read(i))
 
     def scan(self, i: int) -> Scan:
         """Return a scan with its geometry."""
         found: Scan = self.read(i)
+        self.axes[i] = found.axes
         return found
 
 
@@ -101,6 +112,7 @@ def open_images(
         refuse(value, name, "scans", path)
     paths, classes = find_images(path) if path.is_dir() else ([], None)
     if paths:
+        tell_left_out(path)
         return _pictures(path, paths, classes, inputs.image_size(source), n_channels)
     dataset = inputs.load_data(data, source)
     X = dataset.X
@@ -111,6 +123,18 @@ def open_images(
         )
     digits = len(str(len(X) - 1))
     return Images(dataset.name, [f"{i:0{digits}d}" for i in range(len(X))], lambda i: X[i])
+
+
+def names_of_pictures(data: str) -> list[str] | None:
+    """Return the paths of the pictures within a folder, in the order of its rows; None of other DATA."""
+    folder = Path(data).expanduser()
+    if not folder.is_dir() or find_parts(folder):
+        return None
+    return [_name(path, folder) for path in find_images(folder)[0]] or None
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _holds_scans(path: Path) -> bool:
@@ -140,11 +164,11 @@ def _pictures(
         path, (own, _) = heads[i]
         return Look(size or own, look.mode, look.dtype).pixels(path)
 
-    names = [path.relative_to(folder) for path in paths]
-    plain = [str(name.with_suffix("")) for name in names]
-    if len(set(plain)) < len(plain):
-        plain = [str(name) for name in names]
-    return Images(folder.resolve().name, plain, read, classes)
+    names = [_name(path, folder) for path in paths]
+    places = [_name(path.with_suffix(""), folder) for path in paths]
+    if len(set(places)) < len(places):
+        places = names
+    return Images(folder.resolve().name, names, read, classes, pixels=look.dtype.name, places=places)
 
 
 def overlay(image: Array, heat: Array, threshold: float) -> Any:

@@ -91,8 +91,8 @@ class Bars:
             self._tasks[what] = self._progress.add_task(what, told=told, total=None)
         self._progress.update(self._tasks[what], completed=clock.done + share, told=told)
 
-    def counter(self, what: str, total: int) -> Callable[[int], None]:
-        """Return a function that shows how many of ``total`` rows are done."""
+    def counter(self, what: str, total: int, unit: str = "rows") -> Callable[[int], None]:
+        """Return a function that shows how many of ``total`` are done."""
         start = time.monotonic()
         task = None if self._progress is None else self._progress.add_task(what, told="", total=total)
         tenth = 0
@@ -100,7 +100,7 @@ class Bars:
         def show(done: int) -> None:
             nonlocal tenth
             left = (time.monotonic() - start) / max(done, 1) * max(total - done, 0)
-            told = f"{done:,}/{total:,} rows, {duration(left)} left"
+            told = f"{done:,}/{total:,} {unit}, {duration(left)} left"
             if task is not None:
                 self._progress.update(task, completed=done, told=told)
             elif done * _LINES // total > tenth:
@@ -167,10 +167,10 @@ class _Clock:
         return self.done, passed / (self.done - self._before) * max(total - self.done, 0)
 
 
-def counting(out: Output, what: str, parts: Iterable[T], total: int) -> Iterator[T]:
+def counting(out: Output, what: str, parts: Iterable[T], total: int, unit: str = "rows") -> Iterator[T]:
     """Hand on ``parts``, things with a length that come to ``total``, and show how far they are."""
     with Bars(out) as bars:
-        show = bars.counter(what, total)
+        show = bars.counter(what, total, unit)
         done = 0
         for part in parts:
             yield part

@@ -176,6 +176,15 @@ def open_for(
     return stream
 
 
+def note_unread(out: Output, name: str, source: Source, n: int) -> None:
+    """Say how many rows, and which files, could not be read of a source of which n came."""
+    if n < len(source):
+        from diabolo.data.sources import not_read
+
+        said = f"{len(source) - n} of {len(source)} could not be read and were left out"
+        out.note(f"{name}: {said}{not_read(source)}")
+
+
 def check_table(output: Path) -> None:
     """Raise unless results can be written to this file as they come."""
     if output.suffix.lower() not in TABLES:

@@ -14,7 +14,7 @@ from diabolo.data.chunks import among, gone, still_there
 from diabolo.data.dataset import Array, chosen
 from diabolo.data.files import opened, parsing
 from diabolo.data.shards import find_shards
-from diabolo.data.tables import arrow_labels, as_labels, feature_columns, find_label, joined_labels
+from diabolo.data.tables import arrow_labels, as_labels, feature_columns, find_label, joined_labels, row_told
 from diabolo.data.text import BLOCK, by_blocks, head_of, no_row, refuse_nameless, text_table
 from diabolo.errors import DataFileError, InvalidDataError, MissingExtraError
 
@@ -195,10 +195,10 @@ class ColumnTable:
             look.add(cells, self._n)
             if look.odd is not None and self._wanted.get(name) == NUMBERS:
                 cell, row = look.odd
-                line = f" (line {piece.lines[row - self._n]})" if piece.lines else ""
+                where = row_told(row, piece.lines[row - self._n] if piece.lines else None)
                 raise DataFileError(
-                    f"Column {name!r} of {self._path} must hold numbers; got {cell[:40]!r} in row {row + 1}"
-                    f"{line}. Correct the cell, or leave it empty where the value is missing."
+                    f"Column {name!r} of {self._path} must hold numbers; got {cell[:40]!r} in {where}. "
+                    "Correct the cell, or leave it empty where the value is missing."
                 )
         self._n += piece.n
         return piece.labels
@@ -214,13 +214,13 @@ class ColumnTable:
                 value, row = look.number
                 raise DataFileError(
                     f"Column {name!r} of {self._path} must hold truth values in all files, or numbers in "
-                    f"all; got truth values and {value:g} in row {row + 1}. Write the files alike."
+                    f"all; got truth values and {value:g} in {row_told(row)}. Write the files alike."
                 )
             if kind == NUMBERS and look.beyond is not None:
                 value, row = look.beyond
                 raise InvalidDataError(
-                    f"column {name!r} must be finite and within +-{_LARGEST:.3g}; got {value:g} in row "
-                    f"{row}. Correct it, or leave the cell empty where the value is missing."
+                    f"column {name!r} must be finite and within +-{_LARGEST:.3g}; got {value:g} in "
+                    f"{row_told(row)}. Correct it, or leave the cell empty where the value is missing."
                 )
 
     def pieces(self) -> Iterator[tuple[Array, dict[str, Array]]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from diabolo.data.chunks import gone, still_there
 from diabolo.data.dataset import Array
-from diabolo.data.images import find_images, head, survey, with_pillow
+from diabolo.data.images import find_images, head, survey, tell_left_out, with_pillow
 from diabolo.data.sources import Chunk, Chunked
 from diabolo.errors import DataFileError
 from diabolo.names import check_name
@@ -63,6 +63,7 @@ class ImageFolderSource(Chunked):
         self._paths, self._classes = find_images(Path(folder))
         if not self._paths:
             raise DataFileError(f"{folder} must hold pictures; got none. Give the path of another folder.")
+        tell_left_out(Path(folder))
         with ThreadPoolExecutor(_THREADS) as threads:
             heads = list(threads.map(self._unless_broken(head), with_pillow(self._paths)))
         whole = [(path, found) for path, found in zip(self._paths, heads, strict=True) if found is not None]
@@ -84,7 +85,7 @@ class ImageFolderSource(Chunked):
     @property
     def skipped(self) -> tuple[Path, ...]:
         """The pictures that were left out so far, because they could not be read."""
-        return tuple(self._skipped)
+        return tuple(path for path in self._paths if path in self._skipped)
 
     def labels(self) -> Array | None:
         """Return the class (n,) of each picture, the name of its sub-folder; None without sub-folders."""

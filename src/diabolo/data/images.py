@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,22 @@ import numpy as np
 
 from diabolo.data.dataset import Array, Dataset
 from diabolo.data.files import opened, parsing, system_errors
-from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
+from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError, SkippedWarning
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
+# fmt: off
+SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})
+# Pictures as well, which Pillow does not read by itself, or not as they are meant.
+_OTHER = frozenset({
+    ".arw", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico",
+    ".jxl", ".nef", ".orf", ".psd", ".raf", ".raw", ".svg", ".wmf",
+})
+# fmt: on
 
 # Pillow's modes, as the pixels that we keep. A palette is looked up, transparency dropped.
 _GREY_8 = frozenset({"1", "L", "LA", "La"})
@@ -75,6 +87,22 @@ def find_images(folder: Path) -> tuple[list[Path], list[str] | None]:
     return [path for paths in classes.values() for path in paths], [
         name for name, paths in classes.items() for _ in paths
     ]
+
+
+def tell_left_out(folder: Path) -> None:
+    """Warn of pictures in a folder, or in its sub-folders, that are of a kind that is not read."""
+    with system_errors(folder):
+        entries = _listed(folder)
+        inside = [file for sub in entries if sub.is_dir() for file in _listed(sub)]
+    counts = Counter(file.suffix.lower() for file in (*entries, *inside) if file.suffix.lower() in _OTHER)
+    if counts:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(counts.items()))
+        warnings.warn(
+            f"{folder}: pictures of kinds that are not read are left out: {kinds}. Convert them, for example "
+            "to .png",
+            SkippedWarning,
+            stacklevel=3,
+        )
 
 
 def read_images(

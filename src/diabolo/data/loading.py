@@ -13,7 +13,7 @@ from diabolo.data.dataset import Array, Dataset, with_columns
 from diabolo.data.files import system_errors
 from diabolo.data.idx import find_parts, looks_like_idx, read_idx, read_idx_parts
 from diabolo.data.images import SUFFIXES as IMAGE_SUFFIXES
-from diabolo.data.images import check_image_size, find_images, read_images
+from diabolo.data.images import check_image_size, find_images, read_images, tell_left_out
 from diabolo.data.scans import find_scans, is_scan, read_scan
 from diabolo.data.shards import find_shards, read_shards
 from diabolo.data.tables import read_csv, read_parquet
@@ -149,6 +149,7 @@ def _load_folder(
     if not shards or shards[0].suffix.lower() == ".npy":
         refuse(label, "label", "a table or a .npz file", folder)
     if paths:
+        tell_left_out(folder)
         return read_images(paths, classes, name=name, image_size=image_size)
     if shards:
         refuse(image_size, "image_size", "pictures", folder)

@@ -134,6 +134,8 @@ class View(Chunked):
         The columns that the other source leaves out.
     skips : bool
         Whether it leaves out what it cannot read.
+    skipped : tuple of Path
+        The files that it left out so far, be their rows among these or not.
     """
 
     def __init__(
@@ -156,6 +158,12 @@ class View(Chunked):
     def feature_names(self) -> tuple[str, ...] | None:
         """The names of the columns, where they have some."""
         return self._source.feature_names
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """The files that the other source left out so far."""
+        found: tuple[Path, ...] = getattr(self._source, "skipped", ())
+        return found
 
     def labels(self) -> Array | None:
         """Return the labels (n,) of these rows, where the other source has some."""

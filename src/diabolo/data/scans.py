@@ -18,6 +18,7 @@ from diabolo.data.images import natural
 from diabolo.data.nifti import is_nifti, read_nifti, write_nifti
 from diabolo.errors import DataFileError, InvalidDataError, InvalidParameterError
 
+_TOWARDS = ("LR", "PA", "IS")
 _FLAT = 1e-6  # the least volume of a voxel, as a share of the product of its edges
 
 
@@ -56,6 +57,15 @@ class Scan:
         """The numbers of slices, rows and columns."""
         n, rows, columns = self.voxels.shape
         return n, rows, columns
+
+    @property
+    def axes(self) -> str:
+        """Where columns, rows and slices run to, such as "RAS": right, left, anterior, posterior, ..."""
+        from scipy.optimize import linear_sum_assignment
+
+        edges = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        which = linear_sum_assignment(-np.abs(edges.T))[1]  # the nearest, each of the patient's axes once
+        return "".join(_TOWARDS[k][int(edges[k, i] > 0)] for i, k in enumerate(which))
 
     @property
     def spacing(self) -> tuple[float, float, float]:

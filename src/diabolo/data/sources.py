@@ -14,6 +14,7 @@ from diabolo.data.arrays import npy_layout
 from diabolo.data.chunks import gone, regrouped, still_there
 from diabolo.data.dataset import Array
 from diabolo.errors import InvalidDataError, InvalidParameterError
+from diabolo.names import quoted
 
 Chunk = tuple[Array, Array]
 
@@ -45,6 +46,12 @@ class Source(Protocol):
         Each piece comes as (numbers of its rows (k,), rows (k, ...)). ``generator`` draws the order of the
         pieces, coarsely; None: as stored. A sample that cannot be read may be left out.
         """
+
+
+def not_read(source: Source) -> str:
+    """Return, to be added to a sentence, which files a source could not read; "" where it names none."""
+    files = [str(path) for path in getattr(source, "skipped", ())]
+    return f"; not read: {quoted(files, 3)}" if files else ""
 
 
 class Chunked(ABC):

@@ -112,7 +112,7 @@ def _cell_by_cell(
         for k, i in enumerate(features):
             values, bad = parse(columns[i])
             if bad is not None:
-                raise not_a_number(names[i], i, columns[i][bad], f"{n + bad + 1} (line {lines[bad]})", path)
+                raise not_a_number(names[i], i, columns[i][bad], row_told(n + bad, lines[bad]), path)
             block[:, k] = values
         blocks.append(block)
         if label_at is not None:
@@ -143,12 +143,21 @@ def _whole(values: Array) -> Array:
     return values.astype(np.int64) if exact else values
 
 
+def row_told(row: int, line: int | None = None) -> str:
+    """Return where a cell is, its row counted from 0 and its line in a text file from 1, as that has a head.
+
+    >>> row_told(3), row_told(3, 5)
+    ('row 3 (rows count from 0)', 'row 3 (line 5; rows count from 0)')
+    """
+    return f"row {row} (" + ("" if line is None else f"line {line}; ") + "rows count from 0)"
+
+
 def not_a_number(name: str, position: int, value: object, row: str, path: Path) -> NotNumbersError:
-    """Return the error for a feature's cell that is not a number; ``row`` counts from 1."""
+    """Return the error for a feature's cell that is not a number."""
     hint = f"label={name!r} makes it the labels; otherwise encode" if name else "Encode"
     shown = value if not isinstance(value, str) or len(value) <= 40 else value[:37] + "..."
     return NotNumbersError(
-        f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in row {row}. "
+        f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in {row}. "
         f"{hint} the column as numbers or leave it out."
     )
 
@@ -251,14 +260,14 @@ def arrow_numbers(column: Any, name: str, position: int, path: Path, start: int 
         cells = [cell or "" for cell in column.to_pylist()]
         values, bad = parse(cells)
         if bad is not None:
-            raise not_a_number(name, position, cells[bad], str(start + bad + 1), path)
+            raise not_a_number(name, position, cells[bad], row_told(start + bad), path)
         return values
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         if not (pa.types.is_decimal(kind) or pa.types.is_null(kind)):
             first = next((i for i, cell in enumerate(column) if cell.is_valid), 0)
-            raise not_a_number(name, position, column[first].as_py(), str(start + first + 1), path)
+            raise not_a_number(name, position, column[first].as_py(), row_told(start + first), path)
         column = column.cast(pa.float64())
     if column.null_count:
         column = column.cast(pa.float64(), safe=False)

@@ -48,6 +48,7 @@ class Incoming(BaseEstimator):  # type: ignore[misc]
     sample_shape_: tuple[int, ...]
     n_features_in_: int
     _row_shape: tuple[int, ...]
+    _least_rows = 2  # that fit takes
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
@@ -80,7 +81,7 @@ class Incoming(BaseEstimator):  # type: ignore[misc]
         validation.check_columns(X)
         if isinstance(X, np.ndarray):
             validation.check_cells(X)
-        validation.check_n_rows(X, 2 if reset else 1)
+        validation.check_n_rows(X, self._least_rows if reset else 1)
         rows: Array = validation.dense(
             validate_data(
                 self,
@@ -89,7 +90,7 @@ class Incoming(BaseEstimator):  # type: ignore[misc]
                 accept_sparse=["csr", "csc"],
                 dtype="numeric",
                 ensure_all_finite=False,
-                ensure_min_samples=2 if reset else 1,
+                ensure_min_samples=self._least_rows if reset else 1,
             )
         )
         if reset:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diabolo.data.chunks import ahead, among
-from diabolo.data.sources import Source
+from diabolo.data.sources import Source, not_read
 from diabolo.errors import InvalidDataError, SkippedWarning
 from diabolo.estimators.scaling import Statistics, Tally
 from diabolo.estimators.validation import check_values
@@ -91,7 +91,8 @@ class Survey:
             raise InvalidDataError(f"X must have at least {least} row{s}; got {self.n}. Check the source.")
         if self.n < len(source):
             warnings.warn(
-                f"{len(source) - self.n} of {len(source)} samples could not be read and were left out",
+                f"{len(source) - self.n} of {len(source)} samples could not be read and were left out"
+                f"{not_read(source)}",
                 SkippedWarning,
                 stacklevel=4,
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diabolo.report.plots import canvas, plain_ticks, short
+from diabolo.report.plots import canvas, legend_above, plain_ticks, short
 from diabolo.report.theme import INK, MUTED, SERIES
 
 Floats = NDArray[np.floating[Any]]
@@ -61,8 +61,7 @@ def _histogram(
     axes.hist(held_out, bins=edges, weights=_shares(held_out), label=f"held-out {what} of the fit", **look)
     axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
     axes.set_ylabel(f"{what} of a bin, %")
-    # above: a bar may stand anywhere within
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    legend_above(axes)
 
 
 def _shares(values: Floats) -> Floats:
@@ -111,8 +110,7 @@ def curves(
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.04)
             axes.set_title(title)
-        left.legend(loc="lower right")
-        right.legend(loc="lower left")
+        legend_above(left, right)
     return out[0]
 
 

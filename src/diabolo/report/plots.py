@@ -21,6 +21,11 @@ from diabolo.report.theme import CARD, INK, LINE, MUTED, SERIES, themed
 
 Floats = NDArray[np.floating[Any]]
 MARKERS = "osD^vPX*<>"
+_ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "ncols": 2,
+}  # of axes without a title
 _LOOK: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -147,8 +152,15 @@ def learning_curves(rows: Sequence[dict[str, Any]], best: int | None) -> str:
                 axes.set_xlim(0.5, len(rows) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             if i == 0:
-                axes.legend(loc="upper right")
+                legend_above(axes)
     return out[0]
+
+
+def legend_above(*parts: Any) -> None:
+    """Name what is drawn in some axes of a figure above all of them: anything may lie anywhere within."""
+    pairs = [pair for axes in parts for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    named = {label: handle for handle, label in pairs}
+    parts[0].figure.legend(named.values(), named, loc="outside upper left", ncols=5)
 
 
 def _stages(axes: Any, rows: Sequence[dict[str, Any]]) -> bool:
@@ -268,7 +280,7 @@ def against(ours: Floats, theirs: Floats) -> str:
             plain_ticks(left.yaxis)
         left.set_xlabel("squared error of PCA")
         left.set_ylabel("squared error of this model")
-        left.legend(markerscale=2, loc="upper left")
+        left.legend(markerscale=2, **_ABOVE)
         right = drawing.add_subplot(1, 2, 2)
         edges = np.geomspace(smallest, largest, 36) if wide else np.linspace(0, largest, 36)
         right.hist(theirs, bins=edges, histtype="step", linewidth=1.8, color=MUTED, label="PCA")
@@ -278,7 +290,7 @@ def against(ours: Floats, theirs: Floats) -> str:
             plain_ticks(right.xaxis)
         right.set_xlabel("squared error of a sample")
         right.set_ylabel("samples")
-        right.legend(loc="upper right")
+        right.legend(**_ABOVE)
     return out[0]
 
 
@@ -335,7 +347,7 @@ def _by_feature(names: Sequence[str], label: str, draw: Callable[[Any, NDArray[A
         axes.set_yticks(y, [short(name, 28) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(**_ABOVE)
     return out[0]
 
 
@@ -351,7 +363,7 @@ def signals(titles: Sequence[str], panels: Sequence[Sequence[tuple[str, Floats]]
             axes.margins(x=0.01)
             axes.set_title(title, fontsize=10, color=MUTED)
         if len(panels[0]) > 1:
-            drawing.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+            legend_above(axes)
     return out[0]
 
 
