@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from diabolo import Autoencoder, persistence
-from diabolo.applications import AnomalyDetector
+from diabolo.applications import AnomalyDetector, ensemble
 from diabolo.applications.ensemble import surprise
 from diabolo.applications.memory import Memory
 from diabolo.applications.portions import by_portions, portions
@@ -78,6 +78,35 @@ def test_few_rows_are_all_there_is(n: int) -> None:
     assert (kept.terms(new).sum(1) > 0).all()
     if n > 1:
         assert (alone > 5 * RESOLUTION).all()  # itself does not count
+
+
+def test_beside_rows_set_apart_the_error_is_the_geometric_mean_of_both() -> None:
+    rows, apart, new = some(), some(80, seed=2) + 5, some(50, seed=1)
+    kept = Memory.of(np.concatenate([rows, apart]), scaler(rows), n_apart=80)
+    beside_all = Memory.of(np.concatenate([rows, apart]), scaler(rows)).terms(new)
+    beside_rest = memory(rows).terms(new)
+    terms = kept.terms(new)
+    errors = np.sqrt(beside_all.sum(1) * beside_rest.sum(1))
+    np.testing.assert_allclose(terms.sum(1), errors, rtol=1e-9)
+    shares = (beside_all.T / beside_all.sum(1) + beside_rest.T / beside_rest.sum(1)).T / 2
+    np.testing.assert_allclose(terms, shares * errors[:, None], rtol=1e-9)
+    judged = kept.terms(np.concatenate([rows, apart])).sum(1)
+    assert kept.typical == pytest.approx(np.median(judged))
+
+
+def test_rows_set_apart_vouch_for_their_like_by_half() -> None:
+    """A cluster far out that was set apart: beside all rows its like are at home, beside the others not."""
+    chance = np.random.default_rng(0)
+    rows, far = chance.normal(size=(400, 4)), 6 + 0.1 * chance.normal(size=(40, 4))
+    like, scale = 6 + 0.1 * chance.normal(size=(50, 4)), scaler(rows)
+    every = np.concatenate([rows, far])
+    forgotten, half, equal = (
+        Memory.of(*args, n_apart=n).terms(like).sum(1)
+        for args, n in (((rows, scale), 0), ((every, scale), 40), ((every, scale), 0))
+    )
+    assert equal.max() < 0.1
+    assert forgotten.min() > 20
+    assert np.all((10 * equal < half) & (10 * half < forgotten))
 
 
 def test_what_lies_beyond_single_precision_is_far_and_finite() -> None:
@@ -144,8 +173,30 @@ def test_how_many_rows_are_remembered() -> None:
     assert [len(one.rows) for one in asked.memories_] == [100]
     trimmed = AnomalyDetector(estimator=member(), trim=0.25, remember=1000, random_state=0).fit(X)
     assert [len(one.rows) for one in trimmed.memories_] == [360]  # neither those held out nor those set apart
+    assert trimmed.memories_[0].n_apart == 0
     few = AnomalyDetector(estimator=member(), trim=0, remember=1000, random_state=0).fit(X[:100])
     assert [len(one.rows) for one in few.memories_] == [80] * 5
+
+
+def test_the_default_remembers_what_it_sets_apart_as_such(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ensemble, "default_members", lambda *_: [member(epochs=1)])
+    X = some(600)
+    for remember, expected in ((1000, (480, 96)), (100, (100, 20)), (3, (3, 0))):
+        one = AnomalyDetector(remember=remember, random_state=0).fit(X)
+        (kept,) = one.memories_
+        assert (len(kept.rows), kept.n_apart) == expected
+        if kept.n_apart == 96:
+            apart = X[one.set_apart_].astype(np.float64)
+            np.testing.assert_allclose(
+                kept.rows[-96:], (apart - kept.offset) / kept.scale, rtol=1e-5, atol=1e-5
+            )
+        one.save(tmp_path / "d.safetensors")
+        back = AnomalyDetector.load(tmp_path / "d.safetensors")
+        assert back.score_samples(X).tobytes() == one.score_samples(X).tobytes()
+    for trim in (0, 0.2):
+        assert AnomalyDetector(trim=trim, random_state=0).fit(X).memories_[0].n_apart == 0
 
 
 @pytest.mark.parametrize("remember", [-1, 1.5, "all", None])
@@ -196,13 +247,16 @@ def test_a_file_with_an_odd_memory_is_refused(
         AnomalyDetector.load(tmp_path / "odd.safetensors")
 
 
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("typical", [0.0, -1.0, "1", None])
-def test_a_file_with_an_odd_typical_distance_is_refused(
-    stored: Path, tmp_path: Path, which: int, typical: object
+@pytest.mark.parametrize(
+    ("which", "value"),
+    [*((k, value) for k in (0, 1) for value in (0.0, -1.0, "1", None))]
+    + [(2, value) for value in (-1, 50, 1.0, True, None)],
+)
+def test_a_file_with_an_odd_number_of_a_memory_is_refused(
+    stored: Path, tmp_path: Path, which: int, value: object
 ) -> None:
     header, tensors = persistence.read_model(stored, persistence.DETECTOR)
-    header["memories"][0][which] = typical
+    header["memories"][0][which] = value
     persistence.write_model(tmp_path / "odd.safetensors", header, tensors, persistence.DETECTOR)
     with pytest.raises(ModelFileError):
         AnomalyDetector.load(tmp_path / "odd.safetensors")
