@@ -207,28 +207,35 @@ class _NarrowTopK(_TopK):
         self._chosen, self._room = np.empty_like(self._z), np.empty_like(self._z)
         self._ranked = np.empty(self._z.shape, dtype=self._z.dtype)
         self._ones = np.ones(len(value), dtype=self._z.dtype)
+        # zeros, of which relu makes many, count for nothing wherever they are: none is kept
+        relu = self.activated.rule is DERIVATIVES["relu"]
+        self._least = np.nextafter(self._z.dtype.type(0), self._z.dtype.type(1)) if relu else None
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         latent, n, k = self.latent, len(h), self.latent.k
         before = h.clone() if self.activated.rule is not None else h
-        a = self.activated.forward(h).numpy()
+        a, chosen = self.activated.forward(h).numpy(), self._chosen
+        active = None
         if k == a.shape[1]:
-            self._chosen[:] = 1.0
+            chosen[:] = 1.0
         else:
             ranked = self._ranked
             np.copyto(ranked, a)
             ranked.sort(axis=1)  # of so few, in half the time of partition()
             bound = ranked[:, -k]
-            np.greater_equal(a, bound[:, None], out=self._chosen, casting="unsafe")
-            equal = bound == ranked[:, -k - 1]
-            if self.activated.rule is DERIVATIVES["relu"]:
-                equal &= bound != 0  # zeros, and there are many, count for nothing wherever they are
-            if np.count_nonzero(equal):  # costs a third of any()
+            if self._least is not None:
+                np.maximum(bound, self._least, out=bound)
+            np.greater_equal(a, bound[:, None], out=chosen, casting="unsafe")
+            counts = np.dot(self._ones, chosen)
+            if counts.sum() > n * k:  # of equal ones some are too many
                 places = torch.from_numpy(a).topk(k, dim=1).indices.numpy()
-                self._chosen[:] = 0.0
-                np.put_along_axis(self._chosen, places, 1.0, axis=1)
-        np.multiply(a, self._chosen, out=self._z)
-        active = np.dot(self._ones, np.multiply(self._z, self._z, out=self._room)) > 0
+                chosen[:] = 0.0
+                np.put_along_axis(chosen, places, 1.0, axis=1)
+            elif self._least is not None:
+                active = counts > 0
+        np.multiply(a, chosen, out=self._z)
+        if active is None:
+            active = np.dot(self._ones, np.multiply(self._z, self._z, out=self._room)) > 0
         self.auxiliary = None
         if isinstance(generator, Shared):
             dead = latent.dead_units(torch.from_numpy(active), n)
