@@ -11,7 +11,7 @@ import typer
 
 from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output, counted, number, print_pairs
-from diabolo.cli.detect_tables import cells_of, open_table_for, refuse_broken
+from diabolo.cli.detect_tables import cells_of, open_table_for, refuse_broken, refuse_holes
 from diabolo.cli.detecting import (
     DetectorFile,
     NormalValue,
@@ -129,6 +129,7 @@ def _rows_to_score(
         found = labelled(out, stream.labels(), None, name, source, normal)
         return stream, name, None if found is None else found[0]
     dataset = inputs.load_for(out, detector, data, source)
+    refuse_holes(dataset, data)
     found = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal)
     parts = [dataset.X] if dataset.X_test is None else [dataset.X, dataset.X_test]
     if found is not None and len(found) < len(parts):
