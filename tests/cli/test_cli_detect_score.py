@@ -45,3 +45,17 @@ def test_a_missing_cell_is_refused_with_a_way_out(
     assert said.code == 1
     assert "got none in row 4 (rows count from 0), column 'b', and in 2 rows in all" in said.err
     assert "or fit on a table in which cells are missing too" in said.err
+
+
+def test_anomalies_alone_are_scored(run: Run, detector: Path, rows: np.ndarray, tmp_path: Path) -> None:
+    """What needs normal rows too is left out, and said."""
+    table = write(tmp_path / "bad.csv", rows[:9] + 50, "broken")
+    said = run("detect", "score", detector, table, *LABELS, "-o", tmp_path / "s.csv", "--json")
+    assert said.code == 0, said.err
+    labels = said.json["labels"]
+    assert (labels["n_anomalies"], labels["recall"]) == (9, 1.0)
+    assert labels["auc_roc"] is labels["false_alarm_rate"] is None
+    assert "nothing is labelled 'fine', so all counts as anomalies; labels are 'broken'" in said.err
+    assert "All 9 rows that are judged are labelled anomalies" in said.err
+    report = ("--report", tmp_path / "r")
+    assert run("detect", "score", detector, table, *LABELS, "-o", tmp_path / "s.csv", *report).code == 0

@@ -92,7 +92,7 @@ def fit_map(
     out.result(payload, lambda to: print_pairs(to, pairs, title=f"map of anomalies, from {images.name}"))
 
 
-def _truth(images: Images, normal: str | None) -> NDArray[np.bool_] | None:
+def _truth(images: Images, normal: str | None, out: Output | None = None) -> NDArray[np.bool_] | None:
     """Return which images are anomalies by the names of their sub-folders."""
     if normal is None:
         return None
@@ -103,7 +103,7 @@ def _truth(images: Images, normal: str | None) -> NDArray[np.bool_] | None:
         )
     import numpy as np
 
-    return anomalies(np.array(images.classes), normal)
+    return anomalies(np.array(images.classes), normal, out)
 
 
 def about_map(fitted: AnomalyMap) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def map(  # noqa: A001 - the name of the command
     if find_spec("PIL") is None:
         raise MissingExtraError("Writing pictures", "Pillow", "images")
     opened = open_images(images, source, scans, fitted.n_channels_)
-    truth = _truth(opened, normal)
+    truth = _truth(opened, normal, out)
     level = fitted._level(threshold)
     box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
     peak = [f"peak_{axis}" for axis in _axes(fitted)]

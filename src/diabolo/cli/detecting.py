@@ -125,7 +125,7 @@ def check_detector_place(path: Path) -> Path:
     return path
 
 
-def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
+def anomalies(labels: Array, normal: str | None, out: Output | None = None) -> NDArray[np.bool_]:
     """Return which rows are labelled anomalies.
 
     Parameters
@@ -135,13 +135,15 @@ def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
     normal : str, optional
         The label of normal rows; all others are anomalies. None: labels of two kinds are known by their
         names.
+    out : Output, optional
+        Where it is told that no row is labelled ``normal``, as may be when rows are judged; None: it is an
+        error, since there is nothing to learn from.
 
     Raises
     ------
     InvalidDataError
         When a label is missing, or labels cannot be read as normal and anomaly.
     InvalidParameterError
-        When no row is labelled ``normal``.
     """
     import numpy as np
 
@@ -157,8 +159,13 @@ def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
     if normal is not None:
         wanted = _text(float(normal)) if labels.dtype.kind in "biuf" and _is_number(normal) else normal
         if wanted not in texts:
-            raise InvalidParameterError(
-                f"--normal must be the label of some row; got {normal!r}. {did_you_mean(normal, texts[:20])}"
+            if out is None:
+                raise InvalidParameterError(
+                    f"--normal must be the label of some row; got {normal!r}. "
+                    f"{did_you_mean(normal, texts[:20])}"
+                )
+            out.note(
+                f"nothing is labelled {normal!r}, so all counts as anomalies; labels are {quoted(texts)}"
             )
         return np.asarray([text != wanted for text in texts])[places]
     words = [text.casefold() for text in texts]
@@ -337,9 +344,19 @@ def print_labels(to: Console, found: Mapping[str, Any]) -> None:
 
 
 def labelled(
-    out: Output, y: Array | None, y_test: Array | None, name: str, source: SourceOptions, normal: str | None
+    out: Output,
+    y: Array | None,
+    y_test: Array | None,
+    name: str,
+    source: SourceOptions,
+    normal: str | None,
+    *,
+    learned: bool,
 ) -> list[NDArray[np.bool_]] | None:
-    """Return which rows with the labels y, and y_test where there are such, are anomalies."""
+    """Return which rows with the labels y, and y_test where there are such, are anomalies.
+
+    Rows that are ``learned`` from must be normal, some of them.
+    """
     if y is None:
         if normal is not None:
             raise InvalidParameterError(
@@ -353,7 +370,7 @@ def labelled(
     import numpy as np
 
     parts = [y] if y_test is None else [y, y_test]
-    found = anomalies(np.concatenate(parts), normal)
+    found = anomalies(np.concatenate(parts), normal, None if learned else out)
     return [found[: len(y)], found[len(y) :]][: len(parts)]
 
 
