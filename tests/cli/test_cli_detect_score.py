@@ -59,3 +59,25 @@ def test_anomalies_alone_are_scored(run: Run, detector: Path, rows: np.ndarray, 
     assert "All 9 rows that are judged are labelled anomalies" in said.err
     report = ("--report", tmp_path / "r")
     assert run("detect", "score", detector, table, *LABELS, "-o", tmp_path / "s.csv", *report).code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("encode", "M", "D", "-o", "x.npy"),
+        ("reconstruct", "M", "D", "-o", "x.npy"),
+        ("evaluate", "M", "D"),
+        ("sample", "M", "-o", "x.npy"),
+        ("decode", "M", "D", "-o", "x.npy"),
+        ("diagram", "M", "-o", "x.svg"),
+    ],
+)
+def test_a_detector_given_for_a_model_is_told(
+    run: Run, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = write(tmp_path / "t.csv", np.zeros((3, 3)), "fine")
+    said = run(*({"M": detector, "D": table}.get(word, word) for word in words))
+    assert said.code == 1
+    assert f"MODEL must be an autoencoder; got {detector}, a detector of rows. Use it with" in said.err
+    assert "'diabolo detect score'" in said.err

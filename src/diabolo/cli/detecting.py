@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli.console import Output, number, print_pairs, print_table
+from diabolo.cli.inputs import check_format
 from diabolo.cli.options import SourceOptions
 from diabolo.cli.output import check_place, naming
 from diabolo.cli.page import COMMAND
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diabolo.applications import AnomalyDetector, AnomalyMap
+    from diabolo.persistence import Kind
     from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
@@ -58,7 +60,7 @@ def load_detector(path: Path) -> AnomalyDetector:
     from diabolo.applications import AnomalyDetector
     from diabolo.persistence import DETECTOR
 
-    _check_format(path, DETECTOR.format)
+    _check_file(path, DETECTOR)
     return AnomalyDetector.load(path)
 
 
@@ -73,7 +75,7 @@ def load_map(path: Path) -> AnomalyMap:
     from diabolo.applications import AnomalyMap
     from diabolo.persistence import MAP
 
-    _check_format(path, MAP.format)
+    _check_file(path, MAP)
     return AnomalyMap.load(path)
 
 
@@ -84,25 +86,14 @@ def is_map(path: Path) -> bool:
     return format_of(path) == MAP.format
 
 
-def _check_format(path: Path, wanted: str) -> None:
+def _check_file(path: Path, wanted: Kind) -> None:
     """Raise where a file is missing or one of another command's."""
-    from diabolo.persistence import DETECTOR, MAP, MODEL, SIGNALS, format_of
-
     if not path.is_file():
         got = "is a folder" if path.is_dir() else "does not exist"
         raise ModelFileError(
             f"MODEL must be a file that 'diabolo detect fit' wrote; got {path}, which {got}. Check the path."
         )
-    others = {
-        MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
-        DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
-        SIGNALS.format: "a detector of series. Use it in Python, with SignalDetector.load",
-        MAP.format: "a map of images. Use it with 'diabolo detect map'",
-    }
-    found = format_of(path)
-    if found in others and found != wanted:
-        what = "map of images" if wanted == MAP.format else "detector of rows"
-        raise ModelFileError(f"MODEL must be a {what}; got {path}, {others[found]}.")
+    check_format(path, wanted)
 
 
 def check_detector_place(path: Path) -> Path:
