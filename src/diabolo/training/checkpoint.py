@@ -18,12 +18,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diabolo.errors import CheckpointError, CheckpointWarning, DiaboloError
@@ -237,7 +235,6 @@ class Checkpoint:
             "course": mark.course,
             "history": mark.history.to_dict(),
             "n_optimizers": len(mark.optimizers),
-            "versions": {"diabolo": import_module("diabolo").__version__, "torch": str(torch.__version__)},
         }
         tensors = mark.tensors()
         if not last:  # a pair is part of the whole, whose other layers lie still meanwhile
