@@ -158,10 +158,7 @@ def train(
             check_report_place(run.report)
     else:
         out = replace(out, quiet=True, as_json=False)
-    from diabolo.training.checkpoint import interruptible, stoppable
-
-    with interruptible(), stoppable():  # also while the model is written
-        _train(out, run)
+    _train(out, run)
 
 
 def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[str, Any]) -> Run:
