@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def write_model(
         Where the place cannot be written.
     """
     target = Path(path)
-    text = json.dumps({"format": kind.format, "version": VERSION, **header}, default=_plain)
+    about = {"format": kind.format, "version": VERSION, "versions": versions()}
+    text = json.dumps({**about, **header}, default=_plain)
     folder = ""
     try:
         # a folder: safetensors writes aside too, and a process that is killed must leave no strange names
@@ -83,13 +85,18 @@ def write_model(
     return target
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what writes a file."""
+    return {"diabolo": import_module("diabolo").__version__, "torch": str(torch.__version__)}
+
+
 def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read header and tensors of a file that ``write_model`` wrote.
 
     Raises
     ------
     ModelFileError, CheckpointError
-        For a file that is missing, damaged, foreign or of a later version.
+        For a file that is missing, damaged, foreign or of another version.
     """
     source = Path(path)
     try:
@@ -117,9 +124,15 @@ def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[s
             f"Use a file written by {kind.maker}."
         )
     if header.get("version") != VERSION:
+        writer = header.get("versions")
+        by = (
+            f", written by diabolo {' '.join(str(writer.get('diabolo')).split())[:20]}"
+            if isinstance(writer, dict)
+            else ""
+        )
         raise kind.error(
-            f"the version of {str(source)!r} must be {VERSION}; got {header.get('version')!r}. "
-            "Update diabolo."
+            f"{str(source)!r} must be a {kind.file} of format {VERSION}, as diabolo {versions()['diabolo']} "
+            f"has it; got format {header.get('version')!r}{by}. Update diabolo, or write the file anew."
         )
     return header, tensors
 

@@ -799,7 +799,8 @@ def test_truncated_and_foreign_files(stored: Any, rows: np.ndarray, tmp_path: Pa
     with pytest.raises(ModelFileError, match="must hold the header of a diabolo model file"):
         diabolo.load(path)
     for version in (0, 2, "1", None):
-        refused(write(path, stored[0] | {"version": version}, stored[1]), "Update diabolo")
+        said = f"format {version!r}, written by diabolo {diabolo.__version__}. Update diabolo"
+        refused(write(path, stored[0] | {"version": version}, stored[1]), said)
     assert AnomalyDetector.load(write(path, stored[0], stored[1])).n_features_in_ == 5
 
 

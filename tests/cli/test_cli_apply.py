@@ -299,3 +299,16 @@ def test_a_reader_that_goes_away_is_no_traceback(model: Path) -> None:
         code = process.wait(60)
     assert code == 1
     assert said == b""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_samples_have_the_names_of_the_columns_learned_from(
+    run: Run, table_model: Path, table: Path, tmp_path: Path, suffix: str
+) -> None:
+    codes, drawn, decoded = tmp_path / "z.npy", tmp_path / f"s{suffix}", tmp_path / f"d{suffix}"
+    assert run("encode", table_model, table, "-o", codes).code == 0
+    assert run("sample", table_model, "-o", drawn).code == 0
+    assert run("decode", table_model, codes, "-o", decoded).code == 0
+    for path in (drawn, decoded):
+        assert load_data(path).feature_names == tuple("abcde")
+    assert run("evaluate", table_model, drawn).code == 0

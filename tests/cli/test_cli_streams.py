@@ -197,6 +197,21 @@ def test_evaluate_counts_what_is_broken_and_names_what_is_no_number(
     assert (said.code, "got NaN at row 15000, column 'c'" in said.err) == (1, True)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("command", ["train", "detect fit"])
+def test_a_value_that_is_none_is_named_by_its_row_in_the_file(
+    run: Run, rows: np.ndarray, tmp_path: Path, command: str, suffix: str
+) -> None:
+    """Not by its number in the training split, and before anything is trained."""
+    bad = rows[:3000].copy()
+    bad[2500, 2] = np.inf
+    write_rows(tmp_path / f"bad{suffix}", bad, list("abcde"))
+    said = run(*command.split(), tmp_path / f"bad{suffix}", "--stream", "-o", tmp_path / "m.safetensors")
+    column = "2" if suffix == ".npy" else "'c'"
+    assert (said.code, f"got inf at row 2500, column {column}" in said.err) == (1, True), said.err
+    assert "epoch" not in said.err
+
+
 def test_compare_piece_by_piece(run: Run, files: Path) -> None:
     words = ("compare", files / "x.parquet", "--label", "kind", "--kinds", "undercomplete", "--json")
     said = run(*words, "--stream", "--latent-dim", "2", "--epochs", "2")

@@ -155,7 +155,10 @@ def test_quotes_names_and_separators(tmp_path):
         ),
         ("a,b\n1,2\n1_000,3\n", "got '1_000' in row 1"),
         ("a;b\n1,5;2\n", "got '1,5' in row 0"),
-        ("1,5;2,5\n3,5;4,5\n", r"must hold numbers; got '3,5' in row 0 \(line 2; rows count from 0\)"),
+        (
+            "1,5;2,5\n3,5;4,5\n",
+            r"must hold numbers; got '1,5' in row 0 \(line 1; rows count from 0\). Write its",
+        ),
         ("a,b\n1," + "z" * 99 + "\n", r"got 'z{37}\.\.\.' in row 0"),
         ("a,b\n1,2\n3\n", "Every row of .*x.csv must have 2 cells, as the first has; got 1 in line 3"),
         ("a,a\n1,2\n", "Names of columns in .*x.csv must differ; got 'a' twice"),

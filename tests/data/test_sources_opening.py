@@ -73,7 +73,7 @@ def test_what_would_be_taken_in_memory(places):
 def test_a_view_leaves_rows_out_and_numbers_the_others(seed):
     X = np.arange(40_000).reshape(-1, 2)
     without = np.array([0, 7, 19_999])
-    view = View(ArraySource(X), without, lambda rows: rows + 0.5)
+    view = View(ArraySource(X), without, lambda rows, _: rows + 0.5)
     wanted = np.delete(X, without, 0) + 0.5
     assert (len(view), view.sample_shape, view.feature_names) == (19_997, (2,), None)
     chunks = list(view.chunks(None if seed is None else np.random.default_rng(seed)))

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import diabolo
-from diabolo import Autoencoder, StackedAutoencoder, persistence
+from diabolo import Autoencoder, StackedAutoencoder, interruption, persistence
 from diabolo.errors import CheckpointError, CheckpointWarning, InvalidParameterError
+from diabolo.interruption import stoppable
 from diabolo.parts import LayerWise
-from diabolo.training import checkpoint
-from diabolo.training.checkpoint import NAME, Checkpoint, stoppable
+from diabolo.training.checkpoint import NAME, Checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals differ")
 KIND: dict[str, Any] = {"latent_dim": 3, "epochs": 6, "random_state": 0}
@@ -301,7 +301,7 @@ def test_ctrl_c_pressed_again_and_again_is_one_wish(
     rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
     """While the result is put together further presses do no harm; later ones stop at once."""
-    monkeypatch.setattr(checkpoint, "_ONE_WISH", patience)
+    monkeypatch.setattr(interruption, "_ONE_WISH", patience)
     together = Autoencoder._some_codes
 
     def press(*_: Any) -> None:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from diabolo import Autoencoder
 from diabolo.errors import InvalidParameterError
+from diabolo.interruption import Once
 from diabolo.parts.shares import Shared, drawn
-from diabolo.training.checkpoint import Once
 from diabolo.training.workers import Workers
 
 from . import workers_program

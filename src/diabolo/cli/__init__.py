@@ -4,11 +4,11 @@ Nothing heavy is imported before a command needs it, so ``diabolo --help`` answe
 
 ====  ==========================================================
 0     done
-1     failed: the data, a file, the memory, or Ctrl-C
+1     failed: the data, a file, the memory, Ctrl-C or SIGTERM
 2     usage: an unknown name or option, or a value out of range
 ====  ==========================================================
 """
 
-from diabolo.cli.app import main
+from diabolo.cli.start import main
 
 __all__ = ["main"]

@@ -27,6 +27,7 @@ from diabolo.errors import InvalidParameterError
 if TYPE_CHECKING:
     import numpy as np
 
+    from diabolo import Autoencoder
     from diabolo.data import Source
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -111,7 +112,8 @@ def decode(out: Output, model: ModelFile, codes: CodesName, output: SamplesFile)
 
     rows = load(codes).X
     samples = estimator.inverse_transform(rows.reshape(len(rows), -1))
-    _write(out, output, samples.reshape(-1, *estimator.sample_shape_), "samples decoded")
+    samples = samples.reshape(-1, *estimator.sample_shape_)
+    _write(out, output, samples, "samples decoded", _feature_names(estimator))
 
 
 def reconstruct(
@@ -161,7 +163,13 @@ def sample(
     estimator = inputs.load_model(model)
     check_pictures(output, estimator.sample_shape_)
     drawn = estimator.sample(n, random_state=random_state).reshape(-1, *estimator.sample_shape_)
-    _write(out, output, drawn, "new samples")
+    _write(out, output, drawn, "new samples", _feature_names(estimator))
+
+
+def _feature_names(estimator: Autoencoder) -> tuple[str, ...] | None:
+    """Return the names of the columns that the model was trained on, where its file remembers them."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else tuple(map(str, names))
 
 
 def _stream(

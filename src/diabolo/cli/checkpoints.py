@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from diabolo.cli.console import Output
 from diabolo.cli.output import check_folder
 from diabolo.cli.page import COMMAND
 from diabolo.errors import InvalidParameterError
@@ -58,6 +59,19 @@ class CheckpointOptions:
         if self.every is not None and self.every < 1:
             raise InvalidParameterError(f"--every must be an integer >= 1; got {self.every}.")
         check_folder(self.folder, "--checkpoint")
+
+
+def note_replaced(out: Output, kept: CheckpointOptions) -> None:
+    """Say that a finished training's checkpoint will be replaced; raise where it is an unfinished one's."""
+    from diabolo.training.checkpoint import NAME, Checkpoint
+
+    if kept.folder is None or kept.resume or not (kept.folder / NAME).exists():
+        return
+    Checkpoint(kept.folder)
+    out.note(
+        f"the checkpoint of a finished training in {kept.folder} will be replaced; another folder for "
+        "--checkpoint keeps it"
+    )
 
 
 def resuming_command() -> str:

@@ -95,7 +95,7 @@ def fit_map(
     out.result(payload, lambda to: print_pairs(to, pairs, title=f"map of anomalies, from {images.name}"))
 
 
-def _truth(images: Images, normal: str | None) -> NDArray[np.bool_] | None:
+def _truth(images: Images, normal: str | None, out: Output | None = None) -> NDArray[np.bool_] | None:
     """Return which images are anomalies by the names of their sub-folders."""
     if normal is None:
         return None
@@ -106,7 +106,7 @@ def _truth(images: Images, normal: str | None) -> NDArray[np.bool_] | None:
         )
     import numpy as np
 
-    return anomalies(np.array(images.classes), normal)
+    return anomalies(np.array(images.classes), normal, out)
 
 
 def about_map(fitted: AnomalyMap) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def map(  # noqa: A001 - the name of the command
         raise MissingExtraError("Writing pictures", "Pillow", "images")
     opened = open_images(images, source, scans, fitted.n_channels_)
     check_pixels(opened, fitted.origin_)
-    truth = _truth(opened, normal)
+    truth = _truth(opened, normal, out)
     level = fitted._level(threshold)
     box = [f"{side}_{axis}" for side in ("first", "end") for axis in _axes(fitted)]
     peak = [f"peak_{axis}" for axis in _axes(fitted)]

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from diabolo.cli.console import Output, counted
+from diabolo.errors import InvalidDataError
 from diabolo.names import quoted
 
 if TYPE_CHECKING:
@@ -20,8 +21,16 @@ _NUMBERS = 0.5  # share of numbers among a text column's cells from which on wor
 
 
 def tell_columns(out: Output, found: Columns, codes: set[str | int], numbers: Array | None = None) -> None:
-    """Say how columns are taken, and which of them will do no good; ``numbers`` are those of the rows."""
+    """Say how columns are taken, and which of them will do no good; ``numbers`` are those of the rows.
+
+    Raises
+    ------
+    InvalidDataError
+        For a column of numbers with decimal commas: as categories they would be of no use.
+    """
     import numpy as np
+
+    from diabolo.data.text import POINT, with_comma
 
     places = np.arange(len(found)) if numbers is None else numbers
 
@@ -43,6 +52,16 @@ def tell_columns(out: Output, found: Columns, codes: set[str | int], numbers: Ar
         truth = bool(cells) and isinstance(cells[0], bool) and name not in codes
         kinds["truth values" if truth else "categories"] += 1
         levels = Counter(cells)
+        commas = [cell for cell in levels if isinstance(cell, str) and with_comma(cell)]
+        if (
+            name not in codes
+            and commas
+            and len(commas) + _numbers_among(Counter(levels.keys())) == len(levels)
+        ):
+            raise InvalidDataError(
+                f"column {name!r} of {found.name} must hold numbers with a decimal point, or categories; got "
+                f"{commas[0]!r}. {POINT}; if they are categories, give --categorical {name!r}."
+            )
         if name in found.odd and not truth and _numbers_among(levels) > _NUMBERS * len(cells):
             cell, row = found.odd[name]
             remarks.append(

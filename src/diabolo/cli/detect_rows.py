@@ -73,7 +73,7 @@ def rows_for_fit(
     if mixed is not None:
         name = mixed.table.name
         out.note(f"{name}: {counted(len(mixed), 'row')} of mixed columns, read piece by piece")
-        truth = labelled(out, mixed.table.y, None, name, source, normal)
+        truth = labelled(out, mixed.table.y, None, name, source, normal, learned=True)
         whole = Rows(name, mixed, None, None, None, "", None, None, mixed.cells)
         rows = _parted(out, whole, truth, normal, test_fraction, seed, most or MOST_ROWS)
         train, kinds = learned_table(out, rows.train, columns)
@@ -83,13 +83,13 @@ def rows_for_fit(
     if stream is not None:
         name = streams.name_of(data)
         out.note(f"{name}: {counted(len(stream), 'row')}, read piece by piece")
-        truth = labelled(out, stream.labels(), None, name, source, normal)
+        truth = labelled(out, stream.labels(), None, name, source, normal, learned=True)
         if truth is None and test_fraction is None and most is None:
             return Rows(name, stream, None, None, None, f"all rows of {name}", stream.feature_names)
         whole = Rows(name, stream, None, None, None, "", stream.feature_names)
         return _parted(out, whole, truth, normal, test_fraction, seed, most)
     dataset = load_rows(out, data, source, columns)
-    truth = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal)
+    truth = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal, learned=True)
     if isinstance(dataset, Table):
         cells = cells_of(dataset.X)
         whole = Rows(dataset.name, dataset.X, None, None, None, "", None, dataset.kinds, cells)

@@ -11,7 +11,7 @@ import typer
 
 from diabolo.cli import inputs, streams
 from diabolo.cli.console import Output, counted, number, print_pairs
-from diabolo.cli.detect_tables import cells_of, open_table_for, refuse_broken
+from diabolo.cli.detect_tables import cells_of, open_table_for, refuse_broken, refuse_holes
 from diabolo.cli.detecting import (
     DetectorFile,
     NormalValue,
@@ -124,16 +124,17 @@ def _rows_to_score(
     if detector.encoder_ is not None:
         refuse_broken(options)
         mixed = open_table_for(out, detector, data, source)
-        found = labelled(out, mixed.table.y, None, mixed.table.name, source, normal)
+        found = labelled(out, mixed.table.y, None, mixed.table.name, source, normal, learned=False)
         rows = mixed.frame() if options.stream is False else mixed
         return rows, mixed.table.name, None if found is None else found[0]
     stream = streams.open_for(out, detector, data, source, options)
     if stream is not None:
         name = streams.name_of(data)
-        found = labelled(out, stream.labels(), None, name, source, normal)
+        found = labelled(out, stream.labels(), None, name, source, normal, learned=False)
         return stream, name, None if found is None else found[0]
     dataset = inputs.load_for(out, detector, data, source)
-    found = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal)
+    refuse_holes(dataset, data)
+    found = labelled(out, dataset.y, dataset.y_test, dataset.name, source, normal, learned=False)
     parts = [dataset.X] if dataset.X_test is None else [dataset.X, dataset.X_test]
     if found is not None and len(found) < len(parts):
         raise InvalidDataError(

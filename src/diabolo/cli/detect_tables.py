@@ -306,6 +306,24 @@ def _has_holes(dataset: Dataset) -> bool:
     return dataset.X.dtype.kind == "f" and bool(np.isnan(dataset.X).any())
 
 
+def refuse_holes(dataset: Dataset, data: str) -> None:
+    """Raise where cells of a table are missing, for a detector that was fitted on complete numbers."""
+    import numpy as np
+
+    if not (_is_table(data) and _has_holes(dataset)):
+        return
+    missing = np.isnan(dataset.X)
+    row, column = np.argwhere(missing)[0].tolist()
+    name = column if dataset.feature_names is None else repr(dataset.feature_names[column])
+    raise InvalidDataError(
+        "DATA must have a number in every cell, as the table that the detector was fitted on; got none in "
+        f"row {row} (rows count from 0), column {name}, and in "
+        f"{counted(int(missing.any(1).sum()), 'row')} in all. Fill these cells or leave the rows out; or fit "
+        "on a table in which cells are missing too: that a value is missing is then learned, and a surprise "
+        "where it never was."
+    )
+
+
 def taken(rows: Any, numbers: Array) -> Any:
     """Return the rows with these numbers, in ascending order."""
     import numpy as np

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli.console import Output, number, print_pairs, print_table
+from diabolo.cli.inputs import check_format
 from diabolo.cli.options import SourceOptions
 from diabolo.cli.output import check_place, naming
 from diabolo.cli.page import COMMAND
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diabolo.applications import AnomalyDetector, AnomalyMap
+    from diabolo.persistence import Kind
     from diabolo.report.verdicts import Judged
 
     Array = NDArray[Any]
@@ -58,7 +60,7 @@ def load_detector(path: Path) -> AnomalyDetector:
     from diabolo.applications import AnomalyDetector
     from diabolo.persistence import DETECTOR
 
-    _check_format(path, DETECTOR.format)
+    _check_file(path, DETECTOR)
     return AnomalyDetector.load(path)
 
 
@@ -73,7 +75,7 @@ def load_map(path: Path) -> AnomalyMap:
     from diabolo.applications import AnomalyMap
     from diabolo.persistence import MAP
 
-    _check_format(path, MAP.format)
+    _check_file(path, MAP)
     return AnomalyMap.load(path)
 
 
@@ -84,25 +86,14 @@ def is_map(path: Path) -> bool:
     return format_of(path) == MAP.format
 
 
-def _check_format(path: Path, wanted: str) -> None:
+def _check_file(path: Path, wanted: Kind) -> None:
     """Raise where a file is missing or one of another command's."""
-    from diabolo.persistence import DETECTOR, MAP, MODEL, SIGNALS, format_of
-
     if not path.is_file():
         got = "is a folder" if path.is_dir() else "does not exist"
         raise ModelFileError(
             f"MODEL must be a file that 'diabolo detect fit' wrote; got {path}, which {got}. Check the path."
         )
-    others = {
-        MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
-        DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
-        SIGNALS.format: "a detector of series. Use it in Python, with SignalDetector.load",
-        MAP.format: "a map of images. Use it with 'diabolo detect map'",
-    }
-    found = format_of(path)
-    if found in others and found != wanted:
-        what = "map of images" if wanted == MAP.format else "detector of rows"
-        raise ModelFileError(f"MODEL must be a {what}; got {path}, {others[found]}.")
+    check_format(path, wanted)
 
 
 def check_detector_place(path: Path) -> Path:
@@ -125,7 +116,7 @@ def check_detector_place(path: Path) -> Path:
     return path
 
 
-def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
+def anomalies(labels: Array, normal: str | None, out: Output | None = None) -> NDArray[np.bool_]:
     """Return which rows are labelled anomalies.
 
     Parameters
@@ -135,13 +126,15 @@ def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
     normal : str, optional
         The label of normal rows; all others are anomalies. None: labels of two kinds are known by their
         names.
+    out : Output, optional
+        Where it is told that no row is labelled ``normal``, as may be when rows are judged; None: it is an
+        error, since there is nothing to learn from.
 
     Raises
     ------
     InvalidDataError
         When a label is missing, or labels cannot be read as normal and anomaly.
     InvalidParameterError
-        When no row is labelled ``normal``.
     """
     import numpy as np
 
@@ -157,8 +150,13 @@ def anomalies(labels: Array, normal: str | None) -> NDArray[np.bool_]:
     if normal is not None:
         wanted = _text(float(normal)) if labels.dtype.kind in "biuf" and _is_number(normal) else normal
         if wanted not in texts:
-            raise InvalidParameterError(
-                f"--normal must be the label of some row; got {normal!r}. {did_you_mean(normal, texts[:20])}"
+            if out is None:
+                raise InvalidParameterError(
+                    f"--normal must be the label of some row; got {normal!r}. "
+                    f"{did_you_mean(normal, texts[:20])}"
+                )
+            out.note(
+                f"nothing is labelled {normal!r}, so all counts as anomalies; labels are {quoted(texts)}"
             )
         return np.asarray([text != wanted for text in texts])[places]
     words = [text.casefold() for text in texts]
@@ -337,9 +335,19 @@ def print_labels(to: Console, found: Mapping[str, Any]) -> None:
 
 
 def labelled(
-    out: Output, y: Array | None, y_test: Array | None, name: str, source: SourceOptions, normal: str | None
+    out: Output,
+    y: Array | None,
+    y_test: Array | None,
+    name: str,
+    source: SourceOptions,
+    normal: str | None,
+    *,
+    learned: bool,
 ) -> list[NDArray[np.bool_]] | None:
-    """Return which rows with the labels y, and y_test where there are such, are anomalies."""
+    """Return which rows with the labels y, and y_test where there are such, are anomalies.
+
+    Rows that are ``learned`` from must be normal, some of them.
+    """
     if y is None:
         if normal is not None:
             raise InvalidParameterError(
@@ -353,7 +361,7 @@ def labelled(
     import numpy as np
 
     parts = [y] if y_test is None else [y, y_test]
-    found = anomalies(np.concatenate(parts), normal)
+    found = anomalies(np.concatenate(parts), normal, None if learned else out)
     return [found[: len(y)], found[len(y) :]][: len(parts)]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from diabolo import Autoencoder
     from diabolo.data import Dataset
+    from diabolo.persistence import Kind
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,13 +69,34 @@ def load_model(path: Path) -> Autoencoder:
         When there is no such file, or it is anything but a model of diabolo.
     """
     from diabolo import load
+    from diabolo.persistence import MODEL
 
     if not path.is_file():
         got = "is a folder" if path.is_dir() else "does not exist"
         raise ModelFileError(
             f"MODEL must be a file that 'diabolo train' wrote; got {path}, which {got}. Check the path."
         )
+    check_format(path, MODEL)
     return load(path)
+
+
+def check_format(path: Path, wanted: Kind) -> None:
+    """Raise where a file is one of diabolo's that other commands take."""
+    from diabolo.persistence import CHECKPOINT, DETECTOR, MAP, MODEL, SIGNALS, format_of
+
+    told = {
+        MODEL.format: "an autoencoder that 'diabolo train' wrote. Fit with 'diabolo detect fit'",
+        DETECTOR.format: "a detector of rows. Use it with 'diabolo detect score'",
+        SIGNALS.format: "a detector of series. Use it in Python, with SignalDetector.load",
+        MAP.format: "a map of images. Use it with 'diabolo detect map'",
+        CHECKPOINT.format: "a checkpoint. Use it with 'diabolo train --checkpoint DIR --resume'",
+    }
+    found = format_of(path)
+    if found in told and found != wanted.format:
+        what = {MODEL.format: "an autoencoder", MAP.format: "a map of images"}
+        raise ModelFileError(
+            f"MODEL must be {what.get(wanted.format, 'a detector of rows')}; got {path}, {told[found]}."
+        )
 
 
 def load_for(out: Output, estimator: Autoencoder, data: str, source: SourceOptions) -> Dataset:

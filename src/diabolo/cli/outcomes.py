@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TextIO
 
 import typer
 
 from diabolo.cli.console import Output
+from diabolo.cli.options import READERS, MapOptions, ScanOptions, SourceOptions
 from diabolo.errors import DiaboloError, DiaboloWarning, InvalidParameterError
+
+_OPTIONS = {
+    *READERS,
+    *(one.name for kind in (SourceOptions, ScanOptions, MapOptions) for one in fields(kind)),
+}
+_SETTING = re.compile(r"(?<![^\s(])([a-z_]+)=('[^']*'|\([^()]*\)|[\w+-]+(?:\.\w+)*)")
+_WRITERS = {
+    "fit(checkpoint=...)": "'diabolo train --checkpoint'",
+    "AnomalyDetector.save()": "'diabolo detect fit'",
+    "AnomalyMap.save()": "'diabolo detect fit'",
+    " save()": " 'diabolo train'",
+}
 
 FAILED = 1
 USAGE = 2
@@ -49,7 +64,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted."
     if isinstance(error, DiaboloError):
-        return _one_line(error)
+        return _in_options(_one_line(error))
     if isinstance(error, MemoryError):
         return (
             "The memory must hold the data and the model; got less than they need. "
@@ -59,6 +74,28 @@ def sentence(error: BaseException) -> str:
         return _system_sentence(error)
     said = f"{type(error).__name__}: {_one_line(error)}".rstrip(" .:")
     return f"{said}. Run again with --debug to see where."
+
+
+def _in_options(text: str) -> str:
+    """Return a message of the library in the words of the command line: settings are options there.
+
+    >>> _in_options("Set clip_norm=1.0, or device='cpu'; image_size=(height, width) resizes them all.")
+    'Set --clip-norm 1.0, or --device cpu; --image-size height,width resizes them all.'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in _OPTIONS:
+            return found[0]
+        words = name.replace("_", "-")
+        if value in ("True", "False"):
+            return f"--{'' if value == 'True' else 'no-'}{words}"
+        plain = value.strip("()").replace(", ", ",").rstrip(",")
+        return f"--{words} {plain.strip(chr(39)) if ' ' not in plain else plain}"
+
+    for python, command in _WRITERS.items():
+        text = text.replace(python, command)
+    return _SETTING.sub(option, text)
 
 
 def _system_sentence(error: OSError) -> str:
@@ -92,7 +129,7 @@ def _warnings_as_notes(out: Output) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        out.note("warning: " + " ".join(str(message).split()))
+        out.note("warning: " + _in_options(" ".join(str(message).split())))
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -167,7 +167,7 @@ def aside(path: Path, folder: bool = False) -> Iterator[Path]:
 
     On any exception, Ctrl-C, SIGTERM and a full disk among them, what was written aside is removed.
     """
-    from diabolo.training.checkpoint import stoppable
+    from diabolo.interruption import stoppable
 
     with stoppable(), naming(path):
         # cut: a name of the length that the system allows leaves no room for what is added

@@ -35,18 +35,27 @@ def open_stream(
 ) -> View | None:
     """Return DATA as a source where it is to be read piece by piece, 8-bit values divided by 255; else None.
 
+    A value that is no number, or infinite, is named by its row in DATA as soon as this is read.
+
     Raises
     ------
     InvalidParameterError
         When it cannot be read so, and that was asked for.
     """
     from diabolo.data.opening import View, open_source
+    from diabolo.estimators.validation import check_values
 
     if not by_pieces(data, source, options):
         return None
     size = inputs.image_size(source)
     opened = open_source(data, label=source.label, columns=columns, image_size=size, broken=options.broken)
-    return View(opened, function=inputs.unit)
+    names = columns if opened.feature_names is None else opened.feature_names
+
+    def checked(rows: Array, numbers: Array) -> Array:
+        check_values(rows.reshape(len(rows), -1), names, rows.shape[1:], numbers)
+        return inputs.unit(rows)
+
+    return View(opened, function=checked)
 
 
 def by_pieces(data: str, source: SourceOptions, options: StreamOptions) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diabolo.cli import inputs, numbers, streams
-from diabolo.cli.checkpoints import CheckpointOptions, resuming_command
+from diabolo.cli.checkpoints import CheckpointOptions, note_replaced, resuming_command
 from diabolo.cli.config import boolean, fraction, read_config, text
 from diabolo.cli.console import STOPPED, Output, counted, duration, print_pairs
 from diabolo.cli.options import (
@@ -158,10 +158,7 @@ def train(
             check_report_place(run.report)
     else:
         out = replace(out, quiet=True, as_json=False)
-    from diabolo.training.checkpoint import interruptible, stoppable
-
-    with interruptible(), stoppable():  # also while the model is written
-        _train(out, run)
+    _train(out, run)
 
 
 def _merge(config: Path | None, flags: Mapping[str, Any], parameters: Mapping[str, Any]) -> Run:
@@ -200,14 +197,13 @@ def make_estimator(kind: str, parameters: Mapping[str, Any]) -> Autoencoder:
 
 
 def _train(out: Output, run: Run) -> None:
-    from diabolo.training.checkpoint import NAME, Checkpoint
+    from diabolo.training.checkpoint import NAME
     from diabolo.training.machine import load_per_core
     from diabolo.training.workers import agreed, torchrun_group
 
     estimator = make_estimator(run.kind, run.parameters)
     folder = None if run.kept.resume or not may_start_anew() else run.kept.folder
-    if folder is not None:
-        Checkpoint(folder)  # an unfinished run's is refused, by every worker
+    note_replaced(out, run.kept)  # an unfinished run's is refused, by every worker
     with torchrun_group(estimator.device):
         if folder is not None and is_first():  # who starts anew would go on from that of a finished run
             (folder / NAME).unlink(missing_ok=True)

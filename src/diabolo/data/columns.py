@@ -15,7 +15,16 @@ from diabolo.data.dataset import Array, chosen
 from diabolo.data.files import opened, parsing
 from diabolo.data.shards import find_shards
 from diabolo.data.tables import arrow_labels, as_labels, feature_columns, find_label, joined_labels, row_told
-from diabolo.data.text import BLOCK, by_blocks, head_of, no_row, refuse_nameless, text_table
+from diabolo.data.text import (
+    BLOCK,
+    POINT,
+    by_blocks,
+    head_of,
+    no_row,
+    refuse_nameless,
+    text_table,
+    with_comma,
+)
 from diabolo.errors import DataFileError, InvalidDataError, MissingExtraError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -196,9 +205,10 @@ class ColumnTable:
             if look.odd is not None and self._wanted.get(name) == NUMBERS:
                 cell, row = look.odd
                 where = row_told(row, piece.lines[row - self._n] if piece.lines else None)
+                hint = "Correct the cell, or leave it empty where the value is missing"
                 raise DataFileError(
                     f"Column {name!r} of {self._path} must hold numbers; got {cell[:40]!r} in {where}. "
-                    "Correct the cell, or leave it empty where the value is missing."
+                    f"{POINT if with_comma(cell) else hint}."
                 )
         self._n += piece.n
         return piece.labels

@@ -125,7 +125,7 @@ class View(Chunked):
     source : Source
     without : ndarray of int
         Numbers of the rows that are left out, in ascending order; the others are numbered anew from 0.
-    function : callable(rows (k, ...)) -> rows (k, ...), optional
+    function : callable(rows (k, ...), their numbers in the other source (k,)) -> rows (k, ...), optional
         Keeps the shape.
 
     Attributes
@@ -139,7 +139,10 @@ class View(Chunked):
     """
 
     def __init__(
-        self, source: Source, without: Array | None = None, function: Callable[[Array], Array] | None = None
+        self,
+        source: Source,
+        without: Array | None = None,
+        function: Callable[[Array, Array], Array] | None = None,
     ) -> None:
         self._source, self._function = source, function
         self._without = np.zeros(0, dtype=np.int64) if without is None else without
@@ -179,7 +182,7 @@ class View(Chunked):
                 numbers, rows = numbers[~out], rows[~out]
             if len(rows):
                 new = numbers - np.searchsorted(self._without, numbers)
-                yield new, rows if self._function is None else self._function(rows)
+                yield new, rows if self._function is None else self._function(rows, numbers)
 
 
 def gather(source: Source, *wanted: Array) -> list[Array]:

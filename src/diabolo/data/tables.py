@@ -12,7 +12,17 @@ import numpy as np
 
 from diabolo.data.dataset import Array, Dataset, chosen, samples
 from diabolo.data.files import opened, parsing
-from diabolo.data.text import by_blocks, head_of, no_row, parse, refuse_nameless, refuse_twins, text_table
+from diabolo.data.text import (
+    POINT,
+    by_blocks,
+    head_of,
+    no_row,
+    parse,
+    refuse_nameless,
+    refuse_twins,
+    text_table,
+    with_comma,
+)
 from diabolo.errors import DataFileError, InvalidParameterError, MissingExtraError
 from diabolo.names import did_you_mean
 
@@ -155,10 +165,12 @@ def row_told(row: int, line: int | None = None) -> str:
 def not_a_number(name: str, position: int, value: object, row: str, path: Path) -> NotNumbersError:
     """Return the error for a feature's cell that is not a number."""
     hint = f"label={name!r} makes it the labels; otherwise encode" if name else "Encode"
+    hint = f"{hint} the column as numbers or leave it out."
+    if isinstance(value, str) and with_comma(value):
+        hint = f"{POINT}."
     shown = value if not isinstance(value, str) or len(value) <= 40 else value[:37] + "..."
     return NotNumbersError(
-        f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in {row}. "
-        f"{hint} the column as numbers or leave it out."
+        f"Column {name or position + 1!r} of {path} must hold numbers; got {shown!r} in {row}. {hint}"
     )
 
 

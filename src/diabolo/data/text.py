@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?"})
 BLOCK = 10_000  # rows parsed at a time: text takes some ten times the memory of its numbers
 _SNIFFED = 20  # rows that the separator is judged by
+_COMMA = re.compile(r"\s*[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?\s*")
+POINT = (
+    "Write its numbers with a decimal point, for example by pandas: read_csv(..., sep=';', decimal=',') and "
+    "to_csv(...)"
+)
 
 
 @contextmanager
@@ -78,7 +84,9 @@ def head_of(text: io.TextIOWrapper, path: Path) -> Head:
     if first is None:
         raise DataFileError(f"{path} must hold data; got blank lines alone. Fetch or write it again.")
     cells = [cell.strip() for cell in first]
-    has_names = not any(_is_number(cell) for cell in cells) and not all(is_missing(c) for c in cells)
+    has_names = not any(_is_number(cell) or with_comma(cell) for cell in cells) and not all(
+        is_missing(c) for c in cells
+    )
     names = cells if has_names else [f"column_{i}" for i in range(1, len(cells) + 1)]
     refuse_twins(names, path)
     return Head(delimiter, names, has_names, reader.line_num if has_names else 0)
@@ -149,6 +157,15 @@ def is_missing(cell: str) -> bool:
 
 def _is_number(cell: str) -> bool:
     return not is_missing(cell) and parse([cell])[1] is None
+
+
+def with_comma(cell: str) -> bool:
+    """Return whether a cell is a number with a decimal comma, as no table here may have.
+
+    >>> with_comma("3,14"), with_comma("1.234,5"), with_comma("1,2,3")
+    (True, True, False)
+    """
+    return _COMMA.fullmatch(cell) is not None
 
 
 def parse(cells: Sequence[str]) -> tuple[Array, int | None]:

@@ -25,13 +25,14 @@ from diabolo.estimators.generation import Reservoir
 from diabolo.estimators.scaling import Scaler, Statistics, check_targets, choose_scaling, share_bounds
 from diabolo.estimators.survey import SAMPLE, Survey, sample_size
 from diabolo.estimators.validation import check_seed
+from diabolo.interruption import interruptible, stoppable
 from diabolo.names import check_name
 from diabolo.parameters import Parameters, parameters_section
 from diabolo.parts import GaussianPosterior, Noisy, activation, as_part, check_range
 from diabolo.parts.losses import Clip, Loss
 from diabolo.recipe import DEVICES, SCALINGS, resolve
 from diabolo.training import History, Progress, train
-from diabolo.training.checkpoint import Checkpoint, interruptible, stoppable
+from diabolo.training.checkpoint import Checkpoint
 from diabolo.training.feed import Feed, HostFeed, MemoryFeed, StreamFeed
 from diabolo.training.machine import has_room, threads_for
 from diabolo.training.plans import continue_training

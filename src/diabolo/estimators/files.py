@@ -34,7 +34,7 @@ from diabolo.parts import (
     as_part,
 )
 from diabolo.parts.base import to_plain
-from diabolo.persistence import read_model
+from diabolo.persistence import read_model, versions
 from diabolo.recipe import DEVICES, SCALINGS, Recipe
 from diabolo.training import History
 
@@ -66,7 +66,7 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "feature_names": [str(n) for n in estimator.feature_names_in_]
         if hasattr(estimator, "feature_names_in_")
         else None,
-        "versions": {"diabolo": import_module("diabolo").__version__, "torch": str(torch.__version__)},
+        "versions": versions(),
     }
     tensors = {f"module.{key}": value for key, value in estimator.module_.state_dict().items()}
     tensors |= {
@@ -154,7 +154,7 @@ def consistent(path: str | os.PathLike[str]) -> Iterator[None]:
     ) as error:
         raise ModelFileError(
             f"{str(path)!r} must hold a consistent model; got one whose parts do not fit together "
-            f"({' '.join(str(error).split())[:300]}). Use a file written by save()."
+            f"({' '.join(str(error).split())[:300]}). Use a file that this version of diabolo wrote."
         ) from error
 
 

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diabolo.errors import CheckpointError, CheckpointWarning, DiaboloError
@@ -34,8 +28,6 @@ from diabolo.training.feed import Feed, MemoryFeed
 from diabolo.training.history import History
 
 NAME = "checkpoint.safetensors"
-
-_ONE_WISH = 2.0  # seconds in which what follows an interruption says the same
 
 _OTHER_WORDS = {"seed": "random_state", "crc": "values in the rows", "rows": "number of rows"}
 
@@ -237,7 +229,6 @@ class Checkpoint:
             "course": mark.course,
             "history": mark.history.to_dict(),
             "n_optimizers": len(mark.optimizers),
-            "versions": {"diabolo": import_module("diabolo").__version__, "torch": str(torch.__version__)},
         }
         tensors = mark.tensors()
         if not last:  # a pair is part of the whole, whose other layers lie still meanwhile
@@ -267,56 +258,6 @@ class Checkpoint:
                 f"{str(self._path)!r} must hold a consistent checkpoint; got one whose parts do not fit "
                 f"together ({' '.join(str(error).split())[:300]}). Delete it, or choose another folder."
             ) from error
-
-
-class Once:
-    """A handler of signals that interrupts at the first, and again where that is some time ago."""
-
-    def __init__(self) -> None:
-        self._first: float | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt, unless that was asked for a moment ago."""
-        again = self._first is not None and time.monotonic() - self._first <= _ONE_WISH
-        self.note()
-        if not again:
-            raise KeyboardInterrupt
-
-    def note(self) -> None:
-        """Let a signal that somebody else has handled count as the first."""
-        self._first = time.monotonic() if self._first is None else self._first
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, pressed again within two seconds, count once, unless somebody has said what it should do.
-
-    In these seconds what the training has found is put together; a press after them interrupts that too.
-    """
-    with _handled(signal.SIGINT, signal.default_int_handler, Once()):
-        yield
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, unless somebody has said what else it should do."""
-    pressed = signal.getsignal(signal.SIGINT)
-    with _handled(signal.SIGTERM, signal.SIG_DFL, pressed if isinstance(pressed, Once) else Once()):
-        yield
-
-
-@contextmanager
-def _handled(number: signal.Signals, usual: Any, handler: Once) -> Iterator[None]:
-    """Handle a signal in the main thread, where it is handled as usual."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(number) is not usual:
-        yield
-        return
-    signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, usual)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

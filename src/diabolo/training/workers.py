@@ -26,12 +26,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import DiaboloError, IncompatiblePartsError, InvalidParameterError
+from diabolo.interruption import Once
 from diabolo.parts import KLSparsity, PosteriorKL
 from diabolo.parts.corruptions import Chain, SaltAndPepper
 from diabolo.parts.latents import BatchTopK, Noisy
 from diabolo.parts.shares import Shared
 from diabolo.recipe import Recipe
-from diabolo.training.checkpoint import Once
 from diabolo.training.feed import Feed
 from diabolo.training.machine import choose_device
 
