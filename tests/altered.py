@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -24,14 +25,18 @@ def examples(n: int) -> Any:
 def altered(header: Any, data: Any) -> Any:
     """Return a copy of a header, of which one entry at any depth, as ``data`` draws, is replaced or gone."""
     out = json.loads(json.dumps(header))
-    place = out
-    while True:  # walk down to some entry
-        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], (dict, list)) and place[key] and data.draw(st.booleans()):
-            place = place[key]
-            continue
-        if data.draw(st.integers(0, 4)):
-            place[key] = data.draw(ANYTHING)
-        else:
-            del place[key]
-        return out
+    places = list(_entries(out))
+    place, key = places[data.draw(st.integers(0, len(places) - 1))]
+    if data.draw(st.integers(0, 4)):
+        place[key] = data.draw(ANYTHING)
+    else:
+        del place[key]
+    return out
+
+
+def _entries(place: Any) -> Iterator[tuple[Any, Any]]:
+    """Return every entry: what holds it, and its key there."""
+    for key in sorted(place) if isinstance(place, dict) else range(len(place)):
+        yield place, key
+        if isinstance(place[key], (dict, list)):
+            yield from _entries(place[key])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from diabolo.errors import CheckpointError, DiaboloError, ModelFileError
 
-VERSION = 1
-_KEY = "diabolo"
+VERSION = 2
+_KEY, _SUM = "diabolo", "crc32"  # one key of metadata only: safetensors writes several in any order
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ def write_model(
     """
     target = Path(path)
     about = {"format": kind.format, "version": VERSION, "versions": versions()}
-    text = json.dumps({**about, **header}, default=_plain)
     folder = ""
     try:
         # a folder: safetensors writes aside too, and a process that is killed must leave no strange names
@@ -69,7 +69,7 @@ def write_model(
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for key, value in tensors.items()
         }
-        save_file(contents, aside, metadata={_KEY: text})
+        save_file(contents, aside, metadata={_KEY: sealed({**about, **header}, contents)})
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
@@ -83,6 +83,17 @@ def write_model(
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def sealed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the header as text, with a checksum of it and of every tensor."""
+    text = json.dumps(header, default=_plain)
+    found = zlib.crc32(text.encode())
+    for name, value in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
+        bits = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(bits.data, found)
+    return json.dumps({**json.loads(text), _SUM: f"{found:08x}"})
 
 
 def versions() -> dict[str, str]:
@@ -133,6 +144,12 @@ def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[s
         raise kind.error(
             f"{str(source)!r} must be a {kind.file} of format {VERSION}, as diabolo {versions()['diabolo']} "
             f"has it; got format {header.get('version')!r}{by}. Update diabolo, or write the file anew."
+        )
+    found = header.pop(_SUM, None)
+    if found != json.loads(sealed(header, tensors))[_SUM]:
+        raise kind.error(
+            f"{str(source)!r} must be as it was written; got one whose checksum does not fit what it holds. "
+            "Copy it again, or write it anew."
         )
     return header, tensors
 

@@ -251,7 +251,7 @@ def explode():
 
 
 def written(path, header, tensors, text=None):
-    text = json.dumps(header) if text is None else text
+    text = persistence.sealed(header, tensors) if text is None else text
     save_file(tensors, path, metadata={"diabolo": text})
     return path
 
@@ -264,10 +264,32 @@ def test_headers_that_are_none(whole, tmp_path, text):
 
 
 def test_versions(whole, tmp_path):
-    for version in (2, 0, "1", None, [1]):
+    for version in (1, 3, 0, "2", None, [2]):
         header = whole[1] | {"version": version, "versions": {"diabolo": "9.8"}}
         said = f"got format {re.escape(repr(version))}, written by diabolo 9.8. Update diabolo"
         refused(written(tmp_path / "m.safetensors", header, whole[2]), said)
+
+
+def test_a_flipped_bit_anywhere_is_seen(whole, tmp_path):
+    """In the weights, where it would be a number like any other, as in the header."""
+    content, chance = bytearray(whole[0]), np.random.default_rng(0)
+    length = int.from_bytes(content[:8], "little")
+    places = [
+        *range(8 + length, len(content), 97),
+        *chance.integers(8, 8 + length, size=100),
+        len(content) - 1,
+    ]
+    path, weights = tmp_path / "m.safetensors", 0
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(chance.integers(8))
+        path.write_bytes(flipped)
+        with pytest.raises(ModelFileError) as caught:
+            diabolo.load(path)
+        weights += "checksum does not fit" in str(caught.value)
+    assert weights >= len(places) - 100
+    path.write_bytes(content)
+    diabolo.load(path)
 
 
 HOSTILE = {

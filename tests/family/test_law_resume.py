@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
 from conftest import make
-from safetensors.torch import load_file, safe_open
 
+from diabolo import persistence
 from diabolo.errors import DivergenceWarning
 from diabolo.parts import LayerWise
 from diabolo.training import dense, engine
@@ -71,10 +70,9 @@ def without_seconds(rows):
 
 def everything_in(folder):
     """The last checkpoint: weights, best weights, optimizers, generator; course, history, settings."""
-    with safe_open(folder / NAME, framework="pt") as file:
-        header = json.loads(file.metadata()["diabolo"])
+    header, kept = persistence.read_model(folder / NAME, persistence.CHECKPOINT)
     header["history"]["rows"] = without_seconds(header["history"]["rows"])
-    tensors = {key: value.numpy().tobytes() for key, value in load_file(folder / NAME).items()}
+    tensors = {key: value.numpy().tobytes() for key, value in kept.items()}
     return header, tensors
 
 
@@ -185,7 +183,7 @@ def test_without_a_seed_the_run_keeps_the_one_it_drew(rows, tmp_path, state):
 
     with pytest.raises(Killed):
         build().fit(rows, checkpoint=tmp_path / "kept", progress=lambda row, _: (_ for _ in ()).throw(Killed))
-    kept = json.loads(safe_open(tmp_path / "kept" / NAME, framework="pt").metadata()["diabolo"])
+    kept, _ = persistence.read_model(tmp_path / "kept" / NAME, persistence.CHECKPOINT)
     resumed = build().fit(rows, checkpoint=tmp_path / "kept", resume=True)
     assert resumed.recipe_.seed == kept["recipe"]["seed"]
     if state is not None:

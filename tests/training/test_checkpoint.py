@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors.torch import load_file, save_file
 
 import diabolo
 from diabolo import Autoencoder, StackedAutoencoder, interruption, persistence
@@ -55,9 +54,7 @@ def stopped(rows: np.ndarray, folder: Path, epoch: int = 3, **settings: Any) -> 
 
 
 def header_of(folder: Path) -> dict[str, Any]:
-    with safe_open(folder / NAME, framework="pt") as file:
-        header: dict[str, Any] = json.loads(file.metadata()["diabolo"])
-    return header
+    return persistence.read_model(folder / NAME, persistence.CHECKPOINT)[0]
 
 
 def weights(model: Autoencoder) -> bytes:
@@ -206,7 +203,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(rows: np.ndarray, tmp_path: 
     refused("must hold the header of a diabolo checkpoint")
 
     def write(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        save_file(tensors, path, metadata={"diabolo": json.dumps(header)})
+        save_file(tensors, path, metadata={"diabolo": persistence.sealed(header, tensors)})
 
     for key in ("stage", "finished", "history", "recipe", "data", "course", "n_optimizers"):
         write({k: v for k, v in header.items() if k != key}, tensors)

@@ -83,20 +83,18 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyMap:
         params["estimator"] = unfitted(params["estimator"])
     out = AnomalyMap(**params)
     out._check_settings()
-    if header["params"].get("layout", "tiles") == "tiles" and "smoothing" not in header:
-        raise ValueError("a map of an earlier way of comparing tiles, which is to be fitted anew")
     factors = [_integer(part["factor"], 1) for part in header["scales"]]
     out._settle(header["tile"], factors)
-    if header.get("smoothing", out.smoothing_) != out.smoothing_:
+    if header["smoothing"] != out.smoothing_:
         raise ValueError(f"a smoothing of {header['smoothing']!r} and not {out.smoothing_}")
     out.settings_ = out._settings()
     if out.tile not in (None, out.tile_):
         raise ValueError(f"tiles of {out.tile_} and not {out.tile}")
     out.n_channels_ = _integer(header["n_channels"], 0)
-    out.origin_ = header.get("origin", {})  # files from before have none
+    out.origin_ = header["origin"]
     if not isinstance(out.origin_, dict) or any(type(value) is not str for value in out.origin_.values()):
         raise ValueError(f"the origin {out.origin_!r}")
-    size = header.get("size")  # files from before images could be aligned have none
+    size = header["size"]
     if (size is None) != (out.layout == "tiles"):
         raise ValueError(f"the extents {size} with layout={out.layout!r}")
     left = dict(tensors)
