@@ -95,7 +95,7 @@ SCALE: dict[str, list[Any]] = {
 
 
 def test_every_field_of_the_header_is_altered(stored: Any, tmp_path: Path) -> None:
-    _, _, header, tensors = stored
+    _, one, header, tensors = stored
     path = tmp_path / "m"
     for key in {*header} - {"format", "version", "versions"}:
         refused(write(path, {k: v for k, v in header.items() if k != key}, tensors))

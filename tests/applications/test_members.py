@@ -140,3 +140,13 @@ def test_a_column_of_a_table_is_whitened_as_a_whole() -> None:
     plain = (terms / np.square(member.whitener)).sum(1)
     mean = terms[plain <= np.quantile(plain, 0.95)].mean(0)
     np.testing.assert_allclose(np.bincount(column, mean), 1.0, atol=0.2)
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 19])
+def test_few_rows_are_whitened_jointly(rows: np.ndarray, n: int) -> None:
+    own = Autoencoder(hidden_dims=(), latent_dim=1, epochs=1, validation_fraction=0)
+    for trim in ("auto", 0):
+        one = AnomalyDetector(
+            estimator=own, whitening="joint", trim=trim, false_alarm_rate=0.4, random_state=0
+        ).fit(rows[:n])
+        assert np.isfinite(one.score_samples(rows)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,12 @@ def test_rows_that_are_left_out_keep_their_numbers(run: Run, tmp_path: Path) -> 
         Image.fromarray((image * 15).astype(np.uint8)).save(folder / f"{k}.png")
     model, place = tmp_path / "d.safetensors", tmp_path / "scores.csv"
     assert run("detect", "fit", folder, "--no-map", *SMALL, "-o", model, "-q").code == 0
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/99\xff.png"))  # no UTF-8
+    (folder / "39.png").rename(odd)
+    for suffix in (".csv", ".parquet"):
+        assert run("detect", "score", model, folder, "-o", place.with_suffix(suffix)).code == 0
+    assert table(place)[-1]["image"] == "99\N{REPLACEMENT CHARACTER}.png"
+    odd.rename(folder / "39.png")
     broken = [folder / f"{k}.png" for k in (7, 8, 12, 20, 30)]
     for path in broken:
         path.write_bytes(path.read_bytes()[:60])

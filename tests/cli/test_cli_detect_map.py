@@ -188,12 +188,20 @@ def test_pictures_of_another_depth_are_refused(run: Run, model: Path, folder: Pa
         Image.fromarray(pixels).save(deep / place.name)
     said = run("detect", "map", model, deep, "-o", tmp_path / "maps")
     assert said.code == 1
-    assert "IMAGES must be stored as uint8, as those that the map was fitted on; got uint16" in said.err
+    assert (
+        "IMAGES must be stored with 8 bits per value, as those that the map was fitted on; got more"
+        in said.err
+    )
     other = tmp_path / "map.safetensors"
     assert run("detect", "fit", deep, *SMALL, "-o", other).code == 0
     said = run("detect", "map", other, folder, "-o", tmp_path / "maps")
-    assert "IMAGES must be stored as uint16" in said.err
+    assert "IMAGES must be stored with more than 8 bits per value" in said.err
     assert run("detect", "map", other, deep, "-o", tmp_path / "maps").code == 0
+    wider = tmp_path / "wider"
+    wider.mkdir()
+    for place in deep.iterdir():  # the same numbers
+        Image.fromarray(np.asarray(Image.open(place)).astype(np.int32)).save(wider / f"{place.stem}.tif")
+    assert run("detect", "map", other, wider, "-o", tmp_path / "more").code == 0
 
 
 def test_one_volume_of_several_and_voxels_that_are_no_numbers(run: Run, tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ from diabolo.cli.outcomes import _in_options
         ("tied_weights=True, or tied_weights=False", "--tied-weights, or --no-tied-weights"),
         ("got /data/label=3/x.npy; columns=... is no option", None),
         ("low=0 of a part stays", None),
+        ("got depth=3.safetensors, no file", None),
+        ("Column 'x' of label=cat.csv holds", None),
+        ("got seed/label=cat/x.csv or label=cat/x.csv", None),
+        ('Set label="it\'s" or label=cat.', 'Set --label "it\'s" or --label cat.'),
     ],
 )
 def test_settings_are_options(text: str, told: str | None) -> None:

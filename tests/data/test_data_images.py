@@ -187,3 +187,16 @@ def test_without_pillow(tmp_path, missing):
     missing("PIL")
     with pytest.raises(MissingExtraError, match=r"Reading .*a\.png needs pillow.*diabolo\[images\]"):
         load(tmp_path)
+
+
+def test_a_palette_of_greys_is_grey(tmp_path):
+    save(tmp_path / "a.png", GREY)
+    Image.fromarray(GREY).save(tmp_path / "b.gif")
+    with Image.open(tmp_path / "b.gif") as image:
+        assert image.mode in ("P", "L")
+    Image.fromarray(GREY).convert("P").save(tmp_path / "c.png")
+    assert (load(tmp_path).X == GREY).all()
+    colours = Image.fromarray(GREY).convert("P")
+    colours.putpalette([channel for k in range(256) for channel in (k, 255 - k, 7)])
+    colours.save(tmp_path / "d.png")
+    assert load(tmp_path).X.shape == (4, 3, *GREY.shape)

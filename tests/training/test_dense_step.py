@@ -17,8 +17,10 @@ from diabolo.parameters import Parameters
 from diabolo.parts import L1, Dense, LossModule, Network, Penalty, SquaredError
 from diabolo.parts.activations import ACTIVATIONS
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
+from diabolo.parts.latents import TopKModule
 from diabolo.parts.losses import SquaredErrorModule
 from diabolo.recipe import resolve
+from diabolo.training.bottleneck import _NarrowTopK, _TopK
 from diabolo.training.dense import DenseStep
 from diabolo.training.derivatives import DERIVATIVES
 from diabolo.training.engine import AutogradStep
@@ -229,3 +231,21 @@ def test_partial_fit_goes_on_in_both_engines_and_in_copies(rows: np.ndarray) -> 
         assert np.array_equal(est.transform(rows), before)
         codes.append(est.partial_fit(rows).transform(rows))
     np.testing.assert_allclose(*codes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["relu", "silu"])
+def test_of_equal_units_no_more_than_k_are_kept(name: str) -> None:
+    """Also where another row of the batch has fewer than k positive ones."""
+    h = torch.tensor([[1, 1, 1, 0.5], [-1, -1, -1, -1], [3, 0, 2, -1], [0, 0, 0, 0]], dtype=torch.float64)
+    found = []
+    for kind in (_TopK, _NarrowTopK):
+        latent = TopKModule(4, 2, name, 10_000)
+        one = kind(latent)
+        one.place(torch.zeros_like(h))
+        one.forward(h.clone(), torch.Generator())
+        down = torch.zeros_like(h)
+        one.backward(torch.arange(16, dtype=torch.float64).reshape(4, 4) + 1, down)
+        found.append((one.value.clone(), down, latent.silent.clone()))
+    assert ((found[1][0] != 0).sum(1) <= 2).all()
+    for by_torch, by_numpy in zip(*found, strict=True):
+        np.testing.assert_array_equal(by_numpy, by_torch)

@@ -64,12 +64,12 @@ def origin_of(out: Output, images: Images) -> dict[str, str]:
 
 
 def check_pixels(images: Images, origin: dict[str, str]) -> None:
-    """Raise where pictures are stored in another type of numbers, hence in other units, than in fit."""
+    """Raise where pictures are stored in other units than in fit."""
     known = origin.get("pixels")
     if images.pixels and known is not None and images.pixels != known:
         raise InvalidDataError(
-            f"IMAGES must be stored as {known}, as those that the map was fitted on; got {images.pixels}, "
-            "whose values are in other units. Convert them, or fit a map on such."
+            f"IMAGES must be stored with {known} per value, as those that the map was fitted on; got "
+            f"{images.pixels}, hence other units. Convert them, or fit a map on such."
         )
 
 

@@ -135,6 +135,7 @@ def anomalies(labels: Array, normal: str | None, out: Output | None = None) -> N
     InvalidDataError
         When a label is missing, or labels cannot be read as normal and anomaly.
     InvalidParameterError
+        When no row is labelled ``normal`` and ``out`` is None.
     """
     import numpy as np
 

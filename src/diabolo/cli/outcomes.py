@@ -23,7 +23,11 @@ _OPTIONS = {
     *READERS,
     *(one.name for kind in (SourceOptions, ScanOptions, MapOptions) for one in fields(kind)),
 }
-_SETTING = re.compile(r"(?<![^\s(])([a-z_]+)=('[^']*'|\([^()]*\)|[\w+-]+(?:\.\w+)*)")
+_SETTING = re.compile(
+    r"""(?<![^\s(])([a-z_]+)=('[^']*'|"[^"]*"|\([^()]*\)|[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[A-Za-z_]\w*)"""
+    r"(?![\w/]|\.\w)"  # not in a path: label=cat.csv, depth=3/model.safetensors
+)
+_QUOTES = "'\""
 _WRITERS = {
     "fit(checkpoint=...)": "'diabolo train --checkpoint'",
     "AnomalyDetector.save()": "'diabolo detect fit'",
@@ -91,7 +95,8 @@ def _in_options(text: str) -> str:
         if value in ("True", "False"):
             return f"--{'' if value == 'True' else 'no-'}{words}"
         plain = value.strip("()").replace(", ", ",").rstrip(",")
-        return f"--{words} {plain.strip(chr(39)) if ' ' not in plain else plain}"
+        inside = plain[1:-1]  # quotes stay where the shell needs them
+        return f"--{words} {plain if ' ' in inside or chr(39) in inside else plain.strip(_QUOTES)}"
 
     for python, command in _WRITERS.items():
         text = text.replace(python, command)

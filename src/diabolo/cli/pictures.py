@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,8 @@ class Images:
     scans : bool
         Whether each is a scan, (slices, rows, columns).
     pixels : str
-        In which type of numbers pictures are stored; "" of other images.
+        How pictures are stored: with "8 bits", whose values are divided by 255, or with "more than 8 bits". ""
+        of other images.
     axes : dict of int to str
         Where the axes run to of the scans that were read so far.
     """
@@ -134,7 +136,8 @@ def names_of_pictures(data: str) -> list[str] | None:
 
 
 def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+    """Return the path within the folder as text: what of it is no UTF-8 is replaced."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
 
 
 def _holds_scans(path: Path) -> bool:
@@ -165,10 +168,11 @@ def _pictures(
         return Look(size or own, look.mode, look.dtype).pixels(path)
 
     names = [_name(path, folder) for path in paths]
+    pixels = "8 bits" if look.dtype == "uint8" else "more than 8 bits"
     places = [_name(path.with_suffix(""), folder) for path in paths]
     if len(set(places)) < len(places):
         places = names
-    return Images(folder.resolve().name, names, read, classes, pixels=look.dtype.name, places=places)
+    return Images(folder.resolve().name, names, read, classes, pixels=pixels, places=places)
 
 
 def overlay(image: Array, heat: Array, threshold: float) -> Any:

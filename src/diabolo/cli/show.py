@@ -124,7 +124,7 @@ def _show_detector(
         **signal,
         "estimator": type(detector).__name__,
         "bytes": path.stat().st_size,
-        "versions": header["members"][0]["autoencoder"]["versions"],
+        "versions": header["versions"],
         "n_features": detector.n_features_in_,
         "settings": header["params"],
         **detecting.about(detector),
@@ -159,7 +159,7 @@ def _map_info(out: Output, path: Path) -> None:
         "kind": "map",
         "estimator": type(fitted).__name__,
         "bytes": path.stat().st_size,
-        "versions": header["scales"][0]["autoencoder"]["versions"],
+        "versions": header["versions"],
         "settings": {key: value for key, value in header["params"].items() if key != "estimator"},
         **about_map(fitted),
     }

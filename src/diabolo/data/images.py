@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 # fmt: off
 SUFFIXES = frozenset({
-    ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
+    ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
     ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 })
 # Pictures as well, which Pillow does not read by itself, or not as they are meant.
 _OTHER = frozenset({
-    ".arw", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico",
-    ".jxl", ".nef", ".orf", ".psd", ".raf", ".raw", ".svg", ".wmf",
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".heic", ".heif", ".ico",
+    ".jxl", ".nef", ".orf", ".psd", ".raf", ".svg", ".wmf",
 })
 # fmt: on
 
@@ -240,7 +240,14 @@ def head(path: Path) -> Head:
     with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as image:
         width, height = image.size
         turned = image.getexif().get(_ORIENTATION) in _TURNED
-        return (width, height) if turned else (height, width), image.mode
+        grey = image.mode == "P" and _is_grey(image)
+        return (width, height) if turned else (height, width), "L" if grey else image.mode
+
+
+def _is_grey(image: Image) -> bool:
+    """Whether all colours of an image's palette are grey."""
+    colours = np.array(image.getpalette("RGB"), dtype=np.int64).reshape(-1, 3)
+    return not np.ptp(colours, axis=1).any()
 
 
 def _pixels(path: Path, size: tuple[int, int], mode: str | None, dtype: np.dtype[Any]) -> Array:

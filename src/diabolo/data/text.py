@@ -27,8 +27,8 @@ BLOCK = 10_000  # rows parsed at a time: text takes some ten times the memory of
 _SNIFFED = 20  # rows that the separator is judged by
 _COMMA = re.compile(r"\s*[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?\s*")
 POINT = (
-    "Write its numbers with a decimal point, for example by pandas: read_csv(..., sep=';', decimal=',') and "
-    "to_csv(...)"
+    "Write its numbers with a decimal point and without marks of thousands, for example by pandas: "
+    "read_csv(..., decimal=',') or read_csv(..., thousands=','), as the comma is meant, and to_csv(...)"
 )
 
 

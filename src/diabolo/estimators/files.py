@@ -34,7 +34,7 @@ from diabolo.parts import (
     as_part,
 )
 from diabolo.parts.base import to_plain
-from diabolo.persistence import read_model, versions
+from diabolo.persistence import read_model
 from diabolo.recipe import DEVICES, SCALINGS, Recipe
 from diabolo.training import History
 
@@ -66,7 +66,6 @@ def pack(estimator: Autoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "feature_names": [str(n) for n in estimator.feature_names_in_]
         if hasattr(estimator, "feature_names_in_")
         else None,
-        "versions": versions(),
     }
     tensors = {f"module.{key}": value for key, value in estimator.module_.state_dict().items()}
     tensors |= {

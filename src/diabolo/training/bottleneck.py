@@ -206,7 +206,7 @@ class _NarrowTopK(_TopK):
         self._z = value.numpy()
         self._chosen, self._room = np.empty_like(self._z), np.empty_like(self._z)
         self._ranked = np.empty(self._z.shape, dtype=self._z.dtype)
-        self._ones = np.ones(len(value), dtype=self._z.dtype)
+        self._ones, self._units = (np.ones(k, dtype=self._z.dtype) for k in self._z.shape)
         # zeros, of which relu makes many, count for nothing wherever they are: none is kept
         relu = self.activated.rule is DERIVATIVES["relu"]
         self._least = np.nextafter(self._z.dtype.type(0), self._z.dtype.type(1)) if relu else None
@@ -226,13 +226,13 @@ class _NarrowTopK(_TopK):
             if self._least is not None:
                 np.maximum(bound, self._least, out=bound)
             np.greater_equal(a, bound[:, None], out=chosen, casting="unsafe")
-            counts = np.dot(self._ones, chosen)
-            if counts.sum() > n * k:  # of equal ones some are too many
+            kept = np.dot(chosen, self._units)
+            if kept[kept.argmax()] > k:  # of equal ones some are too many; max() costs twice as much
                 places = torch.from_numpy(a).topk(k, dim=1).indices.numpy()
                 chosen[:] = 0.0
                 np.put_along_axis(chosen, places, 1.0, axis=1)
             elif self._least is not None:
-                active = counts > 0
+                active = np.dot(self._ones, chosen) > 0
         np.multiply(a, chosen, out=self._z)
         if active is None:
             active = np.dot(self._ones, np.multiply(self._z, self._z, out=self._room)) > 0
@@ -243,7 +243,7 @@ class _NarrowTopK(_TopK):
             silent = latent.silent.numpy()
             silent += n
             silent[active] = 0
-            if silent[silent.argmax()] <= latent.revive_after:  # max() costs twice as much
+            if silent[silent.argmax()] <= latent.revive_after:
                 return
             dead = latent.silent > latent.revive_after
         self.auxiliary = latent.revived(before, dead)
