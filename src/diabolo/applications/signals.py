@@ -45,7 +45,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     detector : AnomalyDetector, optional
-        Unfitted; judges windows as flat rows, channel by channel. None: its defaults, scaled as a whole.
+        Unfitted; judges windows as flat rows, channel by channel. None: its defaults, scaled as a whole and not
+        whitened, so that steps that hardly vary are not blown up.
     window : int >= 2, optional
         Steps in a window: about as long as what is looked for, such as one beat. None: X holds windows
         already, (n_windows, length) or (n_windows, channels, length), and the detector sets its threshold.
@@ -104,7 +105,7 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
         from diabolo.applications.anomaly import AnomalyDetector
 
         if self.detector is None:
-            return AnomalyDetector(scaling="center")  # the steps of a signal share their unit
+            return AnomalyDetector(scaling="center", whitening=None)  # the steps of a signal share their unit
         if not isinstance(self.detector, AnomalyDetector):
             raise InvalidParameterError(
                 f"detector must be an AnomalyDetector; got {self.detector!r}. Leave it out for the default."

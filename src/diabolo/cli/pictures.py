@@ -45,8 +45,8 @@ class Images:
     scans : bool
         Whether each is a scan, (slices, rows, columns).
     pixels : str
-        How pictures are stored: with "8 bits", whose values are divided by 255, or with "more than 8 bits". ""
-        of other images.
+        How pictures are stored: with "8 bits", which are divided by 255, or with "more than 8 bits". "" of
+        other images.
     axes : dict of int to str
         Where the axes run to of the scans that were read so far.
     """
