@@ -52,4 +52,4 @@ def test_new_rows_with_commas_are_refused_in_the_same_words(run: Run, table: Pat
     assert run("detect", "fit", table, "-o", model, "--kind", "denoising", *WORDS).code == 0
     table.write_text(commas)
     said = run("detect", "score", model, table, "-o", tmp_path / "s.csv")
-    assert (said.code, "got '0,126' in row 1 (line 2). Write its numbers with" in said.err) == (1, True)
+    assert (said.code, "got '0,126' in row 0 (line 2; rows count from 0). Write its" in said.err) == (1, True)

@@ -36,7 +36,7 @@ Progress = Callable[[float, str], None]
 _MOST_HELD_OUT = 10_000  # rows that the threshold comes from
 _ENOUGH_HELD_OUT = 100  # fewer promise too little: each row is then held out once instead
 _FOLDS = 5
-_LEAST_ROWS, _LEAST_LEARNED = 4, 2
+_LEAST_LEARNED = 2
 _SET_APART = 0.2  # share of rows that an isolation forest isolates soonest
 
 
@@ -219,10 +219,10 @@ class AnomalyDetector(Judging):
 
     def _folds(self, n: int, chance: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the numbers of the rows that are held out: once, or each row in one of several parts."""
-        if n < _LEAST_ROWS:
+        if n < self._least_rows:
             raise InvalidDataError(
-                f"X must have at least {_LEAST_ROWS} rows, some of which set the threshold; "
-                f"got {n} sample{'s' if n > 1 else ''}. Give more rows."
+                f"X must have at least {self._least_rows} rows, some of which set the threshold; "
+                f"got {n} row{'s' if n > 1 else ''}. Give more rows."
             )
         order = chance.permutation(n)
         held_out = min(int(self.calibration_fraction * n), _MOST_HELD_OUT, n - _LEAST_LEARNED)

@@ -184,9 +184,8 @@ class _NarrowNoisy(_Noisy):
         for kept, found in ((latent.running_mean, mean), (latent.running_var, variance)):
             running = kept.numpy()
             running += latent.MOMENTUM * (found - running)
-        self._noise.normal_(generator=generator)
-        np.multiply(self._drawn, latent.std, out=self._z)
-        np.add(self._z, y, out=self._z)
+        self._noise.normal_(0.0, latent.std, generator=generator)
+        np.add(self._drawn, y, out=self._z)
 
     def backward(self, g: Tensor, out: Tensor) -> None:
         above, below, room, share = g.numpy(), out.numpy(), self._room, self._share
