@@ -45,8 +45,8 @@ class SignalDetector(BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     detector : AnomalyDetector, optional
-        Unfitted; judges windows as flat rows, channel by channel. None: its defaults, scaled as a whole and not
-        whitened, so that steps that hardly vary are not blown up.
+        Unfitted; judges windows as flat rows, channel by channel. None: its defaults, scaled as a whole and
+        not whitened, so that steps that hardly vary are not blown up.
     window : int >= 2, optional
         Steps in a window: about as long as what is looked for, such as one beat. None: X holds windows
         already, (n_windows, length) or (n_windows, channels, length), and the detector sets its threshold.
