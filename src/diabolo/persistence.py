@@ -22,7 +22,8 @@ from torch import Tensor
 from diabolo.errors import CheckpointError, DiaboloError, ModelFileError
 
 VERSION = 2
-_KEY, _SUM = "diabolo", "crc32"  # one key of metadata only: safetensors writes several in any order
+_KEY = "diabolo"  # of metadata, the only one: safetensors writes several in any order
+_MARK, _END = ', "crc32": "', '"}'
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def write_model(
     """
     target = Path(path)
     about = {"format": kind.format, "version": VERSION, "versions": versions()}
+    text = json.dumps({**about, **header}, default=_plain)
     folder = ""
     try:
         # a folder: safetensors writes aside too, and a process that is killed must leave no strange names
@@ -69,7 +71,7 @@ def write_model(
             key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for key, value in tensors.items()
         }
-        save_file(contents, aside, metadata={_KEY: sealed({**about, **header}, contents)})
+        save_file(contents, aside, metadata={_KEY: sealed(text, contents)})
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
@@ -85,15 +87,18 @@ def write_model(
     return target
 
 
-def sealed(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Return the header as text, with a checksum of it and of every tensor."""
-    text = json.dumps(header, default=_plain)
+def sealed(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return a header's text, a JSON object, with a checksum of it and of every tensor as its last entry."""
+    return f"{text[:-1]}{_MARK}{_checksum(text, tensors)}{_END}"
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = zlib.crc32(text.encode())
     for name, value in sorted(tensors.items()):
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
         bits = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         found = zlib.crc32(bits.data, found)
-    return json.dumps({**json.loads(text), _SUM: f"{found:08x}"})
+    return f"{found:08x}"
 
 
 def versions() -> dict[str, str]:
@@ -121,7 +126,9 @@ def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[s
                     f"program. Use a file written by {kind.maker}."
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        header = json.loads(metadata[_KEY])
+        before, mark, seal = metadata[_KEY].rpartition(_MARK)
+        text = before + "}" if mark else metadata[_KEY]
+        header = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, DiaboloError):
             raise
@@ -141,12 +148,13 @@ def read_model(path: str | os.PathLike[str], kind: Kind = MODEL) -> tuple[dict[s
             if isinstance(writer, dict)
             else ""
         )
+        older = type(header.get("version")) is int and header["version"] < VERSION
         raise kind.error(
             f"{str(source)!r} must be a {kind.file} of format {VERSION}, as diabolo {versions()['diabolo']} "
-            f"has it; got format {header.get('version')!r}{by}. Update diabolo, or write the file anew."
+            f"has it; got format {header.get('version')!r}{by}. "
+            f"{'Write' if older else 'Update diabolo, or write'} the file anew."
         )
-    found = header.pop(_SUM, None)
-    if found != json.loads(sealed(header, tensors))[_SUM]:
+    if not mark or seal != _checksum(text, tensors) + _END:
         raise kind.error(
             f"{str(source)!r} must be as it was written; got one whose checksum does not fit what it holds. "
             "Copy it again, or write it anew."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def refused(path: Path) -> None:
 
 
 def write(path: Path, header: Any, tensors: Any) -> Path:
-    save_file(tensors, path, metadata={"diabolo": persistence.sealed(header, tensors)})
+    save_file(tensors, path, metadata={"diabolo": persistence.sealed(json.dumps(header), tensors)})
     return path
 
 

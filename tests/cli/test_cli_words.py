@@ -24,7 +24,8 @@ from diabolo.cli.outcomes import _in_options
         ("got depth=3.safetensors, no file", None),
         ("Column 'x' of label=cat.csv holds", None),
         ("got seed/label=cat/x.csv or label=cat/x.csv", None),
-        ('Set label="it\'s" or label=cat.', 'Set --label "it\'s" or --label cat.'),
+        ('Set label="it\'s" or label=cat.', """Set --label 'it'"'"'s' or --label cat."""),
+        ("label='a;b' of label=cat-2/x.csv", "--label 'a;b' of label=cat-2/x.csv"),
     ],
 )
 def test_settings_are_options(text: str, told: str | None) -> None:

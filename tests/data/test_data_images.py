@@ -192,8 +192,6 @@ def test_without_pillow(tmp_path, missing):
 def test_a_palette_of_greys_is_grey(tmp_path):
     save(tmp_path / "a.png", GREY)
     Image.fromarray(GREY).save(tmp_path / "b.gif")
-    with Image.open(tmp_path / "b.gif") as image:
-        assert image.mode in ("P", "L")
     Image.fromarray(GREY).convert("P").save(tmp_path / "c.png")
     assert (load(tmp_path).X == GREY).all()
     colours = Image.fromarray(GREY).convert("P")

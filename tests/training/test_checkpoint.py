@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -203,7 +204,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(rows: np.ndarray, tmp_path: 
     refused("must hold the header of a diabolo checkpoint")
 
     def write(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        save_file(tensors, path, metadata={"diabolo": persistence.sealed(header, tensors)})
+        save_file(tensors, path, metadata={"diabolo": persistence.sealed(json.dumps(header), tensors)})
 
     for key in ("stage", "finished", "history", "recipe", "data", "course", "n_optimizers"):
         write({k: v for k, v in header.items() if k != key}, tensors)

@@ -125,7 +125,7 @@ class Member:
             terms = by_portions(rows, plain.terms)
             errors = terms.sum(1)
             # the worst restored may be anomalies, and would have their features count for less
-            kept = errors <= np.quantile(errors, 1.0 - _LEFT_OUT, method="higher")  # all of fewer than 20
+            kept = errors <= np.quantile(errors, 1.0 - _LEFT_OUT, method="higher")  # all of up to 20
             if whitening == "joint" and not hides:
                 whitener = _zca(by_portions(rows[kept], plain.residuals))
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -25,7 +26,7 @@ _OPTIONS = {
 }
 _SETTING = re.compile(
     r"""(?<![^\s(])([a-z_]+)=('[^']*'|"[^"]*"|\([^()]*\)|[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[A-Za-z_]\w*)"""
-    r"(?![\w/]|\.\w)"  # not in a path: label=cat.csv, depth=3/model.safetensors
+    r"(?![\w/\\-]|\.\w)"  # not in a path: label=cat.csv, depth=3/model.safetensors
 )
 _QUOTES = "'\""
 _WRITERS = {
@@ -94,9 +95,9 @@ def _in_options(text: str) -> str:
         words = name.replace("_", "-")
         if value in ("True", "False"):
             return f"--{'' if value == 'True' else 'no-'}{words}"
-        plain = value.strip("()").replace(", ", ",").rstrip(",")
-        inside = plain[1:-1]  # quotes stay where the shell needs them
-        return f"--{words} {plain if ' ' in inside or chr(39) in inside else plain.strip(_QUOTES)}"
+        if value[0] in _QUOTES:
+            return f"--{words} {shlex.quote(value[1:-1])}"
+        return f"--{words} {value.strip('()').replace(', ', ',').rstrip(',')}"
 
     for python, command in _WRITERS.items():
         text = text.replace(python, command)

@@ -136,8 +136,8 @@ def names_of_pictures(data: str) -> list[str] | None:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """Return the path within the folder as text: what of it is no UTF-8 is replaced."""
-    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
+    """Return the path within the folder as text: bytes of it that are no UTF-8 are spelt out."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _holds_scans(path: Path) -> bool:

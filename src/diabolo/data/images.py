@@ -24,7 +24,7 @@ SUFFIXES = frozenset({
     ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
     ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 })
-# Pictures as well, which Pillow does not read by itself, or not as they are meant.
+# Pictures as well, which not every Pillow from 10 on reads by itself, or not as they are meant.
 _OTHER = frozenset({
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".heic", ".heif", ".ico",
     ".jxl", ".nef", ".orf", ".psd", ".raf", ".svg", ".wmf",
@@ -234,7 +234,7 @@ def _kind(mode: str) -> str:
 
 
 def head(path: Path) -> Head:
-    """Return (height, width), upright, and Pillow's mode, without decoding the pixels."""
+    """Return (height, width), upright, and Pillow's mode, decoding no pixels but those of palettes."""
     from PIL import Image
 
     with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as image:
