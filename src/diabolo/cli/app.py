@@ -144,18 +144,7 @@ for _name, (_told, _functions) in GROUPS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave the process with its exit code.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The words after the program's name; None takes those of the process.
-
-    Raises
-    ------
-    SystemExit
-        Always: 0 when done, 1 when failed, 2 for wrong usage.
-    """
+    """Run the command line and leave the process with its exit code, as ``start.main`` has it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     page.COMMAND.set(shlex.join(["diabolo", *words]))
     try:
