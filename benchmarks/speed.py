@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cores import apart
 from kinds import processor
 from rivals import NETS, RIVALS, Variational, Work, kernels, plain_loop, silenced
 
@@ -147,13 +148,20 @@ def training(rounds: int, tasks: dict[int, Work], data_home: str | None) -> list
             for name, (_, kinds) in CONTESTANTS.items()
             if work.kind in kinds and not (name == "diabolo, bf16" and work.hidden == NARROW)
         }
-        seconds = interleaved(rounds, contestants, work)
+        seconds, states = interleaved(rounds, contestants, work)
         for process in contestants.values():
             process.end()
-        out += ["", f"### {work.name}", "", "| | samples/s | against the plain loop |", "|---|---:|---:|"]
+        out += ["", f"### {work.name}", ""]
+        out += ["| | samples/s | cores near | cores apart | against the plain loop | least to most |"]
+        out += ["|---|---:|---:|---:|---:|---:|"]
         for name, each in seconds.items():
-            ratio = statistics.median(b / a for a, b in zip(each, seconds["plain loop"], strict=True))
-            out.append(f"| {name} | {len(work.X) / statistics.median(each):,.0f} | {ratio:.2f} |")
+            ratios = [b / a for a, b in zip(each, seconds["plain loop"], strict=True)]
+            pace = [f"{len(work.X) / statistics.median(each):,.0f}"]
+            for state in (False, True):
+                those = [s for s, found in zip(each, states[name], strict=True) if found is state]
+                pace.append(f"{len(work.X) / statistics.median(those):,.0f} ({len(those)})" if those else "-")
+            least_to_most = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            out.append(f"| {name} | {' | '.join(pace)} | {statistics.median(ratios):.2f} | {least_to_most} |")
     return out
 
 
@@ -206,7 +214,7 @@ def variants(rounds: int, tasks: list[Work]) -> list[str]:
     out = []
     for work in tasks:
         contestants = {name: (lambda w, m=more: ours(w, **m)) for name, more in VARIANTS.items()}
-        seconds = interleaved(rounds, contestants, work)
+        seconds, _ = interleaved(rounds, contestants, work)
         out += ["", f"### {work.name}", "", "| kind | time against plain |", "|---|---:|"]
         for name, each in seconds.items():
             ratio = statistics.median(a / b for a, b in zip(each, seconds["plain"], strict=True))
@@ -218,16 +226,24 @@ def variants(rounds: int, tasks: list[Work]) -> list[str]:
 
 def interleaved(
     rounds: int, contestants: Mapping[str, Callable[[Work], float]], work: Work
-) -> dict[str, list[float]]:
-    """Run every contestant once per round, after one round that does not count."""
+) -> tuple[dict[str, list[float]], dict[str, list[bool | None]]]:
+    """Run every contestant once per round, after one round that does not count.
+
+    Returns the seconds each took, and whether the cores were apart before and after: None where that changed.
+    """
     seconds: dict[str, list[float]] = defaultdict(list)
+    states: dict[str, list[bool | None]] = defaultdict(list)
     for i in range(rounds + 1):
+        before = apart()
         for name, run in contestants.items():
             took = run(work)
+            after = apart()
             if i:
                 seconds[name].append(took)
+                states[name].append(before if before is after else None)
+            before = after
         print(work.name, f"round {i} of {rounds}", flush=True)
-    return seconds
+    return seconds, states
 
 
 def versions() -> str:
@@ -278,6 +294,8 @@ def main() -> None:
         "- (products alone): the plain net's matrix products and convolutions in single precision, one after "
         "the other as torch's libraries compute them, and nothing else of a step: the bound of whatever "
         "calls them (diabolo calls NumPy's for layers up to 128 wide, so that it can be ahead on A1)",
+        "- cores near, cores apart: the median of the runs (how many) during which the cores had a cache in "
+        "common, and of those during which they had not, as `cores.py` finds out before and after each",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]

@@ -20,7 +20,7 @@ from diabolo.training.bottleneck import by_hand
 from diabolo.training.derivatives import DERIVATIVES
 
 if TYPE_CHECKING:
-    from diabolo.training.dense import Layer
+    from diabolo.training.layers import Layer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # the sum of the norms times their weight, and its gradients at the slopes and at the weights

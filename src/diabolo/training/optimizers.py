@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class _Light:
 class Adam(_Light, AdamW):
     """Torch's AdamW, fused, with a way to step without the hooks that torch wraps around ``step``."""
 
+    portions: Sequence[int] = ()  # lengths of the parts of one flat vector that are updated in turn
+
     def update(self) -> None:
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
@@ -58,6 +60,12 @@ class Adam(_Light, AdamW):
                         taken += 1.0
                 else:
                     torch._foreach_add_(steps, 1.0)
+                if len(self.portions) > 1:
+                    weights, gradients, first, second = (
+                        list(torch.split(whole, [*self.portions]))
+                        for (whole,) in (weights, gradients, first, second)
+                    )
+                    steps *= len(self.portions)
                 torch._fused_adamw_(
                     weights, gradients, first, second, [], steps,
                     lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
@@ -201,14 +209,23 @@ def split(name: str, parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parame
 
 
 def make_optimizers(
-    matrices: list[nn.Parameter], others: list[nn.Parameter], learning_rate: float, weight_decay: float
+    matrices: list[nn.Parameter],
+    others: list[nn.Parameter],
+    learning_rate: float,
+    weight_decay: float,
+    portions: Sequence[int] = (),
 ) -> list[Adam | Muon]:
-    """Return Muon for ``matrices`` and Adam for ``others``, each where there are any."""
+    """Return Muon for ``matrices`` and Adam for ``others``, each where there are any.
+
+    ``others`` may be one flat vector, which is then updated in ``portions`` of these lengths.
+    """
     optimizers: list[Adam | Muon] = []
     if matrices:
         optimizers.append(Muon(matrices, lr=learning_rate, weight_decay=weight_decay))
     if others:
-        optimizers.append(Adam(others, lr=learning_rate, weight_decay=weight_decay, fused=True))
+        adam = Adam(others, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        adam.portions = portions
+        optimizers.append(adam)
     return optimizers
 
 

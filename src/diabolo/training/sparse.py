@@ -28,7 +28,8 @@ from diabolo.parts.architectures.base import TiedLinear
 from diabolo.parts.latents import TopKModule
 from diabolo.training.bottleneck import Activated, Bottleneck
 from diabolo.training.costs import Terms
-from diabolo.training.dense import Call, DenseStep, Layer
+from diabolo.training.dense import DenseStep
+from diabolo.training.layers import Call, Layer
 from diabolo.training.settings import Settings
 
 _CHUNK_VALUES = 8_388_608  # pre-activations made at a time: 32 MB in float32, and enough rows for two cores
@@ -118,9 +119,9 @@ class _Encoding(Layer):
         self.kept_units = kept
         kept.layer = self.linear
 
-    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
-        self.before = self.output = like.new_empty(n, self.kept_units.k)
-        self.gradient = like.new_empty(n, self.linear.weight.shape[1])
+    def allocate(self, h: Tensor, *, by_rows: bool = False) -> None:
+        self.before = self.output = h.new_empty(len(h), self.kept_units.k)
+        self.gradient = torch.empty_like(h)
 
     def up(self, h: Tensor) -> list[Call]:
         return [partial(self._up, h)]
@@ -160,9 +161,8 @@ class _Decoding(Layer):
         super().__init__(layer.linear)
         self.activation, self.dropout, self.kept_units = layer.activation, layer.dropout, kept
 
-    def allocate(self, n: int, like: Tensor, *, by_rows: bool = False) -> None:
-        super().allocate(n, like, by_rows=True)
-        self.gradient = like.new_empty(n, self.kept_units.k)
+    def allocate(self, h: Tensor, *, by_rows: bool = False) -> None:
+        super().allocate(h, by_rows=True)
         # a unit's weights side by side, as a tied layer has them anyway
         self._rows = self.linear.weight.detach().t().contiguous()
 
@@ -274,6 +274,8 @@ class SparseStep(DenseStep):
         latent = module.latent
         assert isinstance(latent, TopKModule)
         kept = Kept(len(latent.silent), latent.k)
+        for layer in self.encoder[-2:-1]:
+            layer.by_rows = True
         self.encoder[-1] = _Encoding(self.encoder[-1], kept)
         self.decoder[0] = _Decoding(self.decoder[0], kept)
         self.bottleneck = _SparseTopK(latent, kept, module.decoder)
