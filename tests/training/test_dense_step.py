@@ -221,14 +221,18 @@ def test_what_it_cannot_train_goes_to_autograd_or_is_refused(rows: np.ndarray) -
         normalised.set_params(engine="dense").fit(rows)
 
 
-def test_partial_fit_goes_on_in_both_engines_and_in_copies(rows: np.ndarray) -> None:
+@pytest.mark.parametrize("latent", ["deterministic", "topk:k=1"])
+def test_partial_fit_goes_on_in_both_engines_and_in_copies(rows: np.ndarray, latent: str) -> None:
     codes = []
     for engine in ("autograd", "dense"):
-        est = Autoencoder(latent_dim=2, random_state=0, engine=engine).partial_fit(rows)
+        est = Autoencoder(latent_dim=2, latent=latent, random_state=0, engine=engine).partial_fit(rows)
         other = copy.deepcopy(est)
         before = est.transform(rows)
         other.partial_fit(rows)
         assert np.array_equal(est.transform(rows), before)
+        assert all(
+            map(torch.equal, other.module_.buffers(), copy.deepcopy(est).partial_fit(rows).module_.buffers())
+        )
         codes.append(est.partial_fit(rows).transform(rows))
     np.testing.assert_allclose(*codes, rtol=1e-4, atol=1e-5)
 
@@ -241,10 +245,11 @@ def test_of_equal_units_no_more_than_k_are_kept(name: str) -> None:
     for kind in (_TopK, _NarrowTopK):
         latent = TopKModule(4, 2, name, 10_000)
         one = kind(latent)
-        one.place(torch.zeros_like(h))
-        one.forward(h.clone(), torch.Generator())
-        down = torch.zeros_like(h)
-        one.backward(torch.arange(16, dtype=torch.float64).reshape(4, 4) + 1, down)
+        output, down = h.clone(), torch.zeros_like(h)
+        above = torch.arange(16, dtype=torch.float64).reshape(4, 4) + 1
+        one.place(output, torch.zeros_like(h), above, down)
+        one.forward(output, torch.Generator())
+        one.backward(above, down)
         found.append((one.value.clone(), down, latent.silent.clone()))
     assert ((found[1][0] != 0).sum(1) <= 2).all()
     for by_torch, by_numpy in zip(*found, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from diabolo.parts.shares import Shared, drawn
 from diabolo.training.costs import Terms
 from diabolo.training.derivatives import DERIVATIVES, Derivative
 
+Array = np.ndarray[Any, np.dtype[Any]]
 _NARROW = 128  # units of a code up to which NumPy has less overhead than torch
 
 
@@ -34,8 +36,11 @@ class Bottleneck(ABC):
     in_place = False  # whether value is h itself, changed, and the gradient at h that at the mean, changed
     narrow = False  # whether it writes the code to where ``place`` says, whatever its layout
 
-    def place(self, value: Tensor) -> None:  # noqa: B027  (most have no use for it)
-        """Be told where the decoder looks for the code (n, d), before the first batch of n rows."""
+    def place(self, h: Tensor, value: Tensor, g: Tensor, out: Tensor) -> None:  # noqa: B027  (few use it)
+        """Be told, before the first batch of n rows, where everything will lie.
+
+        The encoder's output h, the code (n, d) for the decoder, the gradient g at that and ``out`` at h.
+        """
 
     @property
     def has_dead(self) -> bool:
@@ -137,10 +142,13 @@ class _TopK(Bottleneck):
 
     def _down(self, out: Tensor) -> None:
         """Take the gradient at the kept values in ``out`` down to h."""
-        self.activated.backward(out)
+        self._activated_down(out)
         if self.auxiliary is not None and self.auxiliary.grad is not None:
             # it holds pre-activations of dead units as they stand, and nothing elsewhere
             out.add_(self.auxiliary.grad * (self.auxiliary != 0))
+
+    def _activated_down(self, out: Tensor) -> None:
+        self.activated.backward(out)
 
     @property
     def has_dead(self) -> bool:
@@ -164,10 +172,12 @@ class _TopK(Bottleneck):
 class _NarrowNoisy(_Noisy):
     narrow = True
 
-    def place(self, value: Tensor) -> None:
-        """Set where the code goes, and make room of the same shape and layout."""
+    def place(self, h: Tensor, value: Tensor, g: Tensor, out: Tensor) -> None:
+        """Set where all lies, and make room of the code's shape and layout."""
         self.value, self.mean = value, torch.empty_like(value)
         n = len(value)
+        self._g, self._out = g.numpy(), out.numpy()
+        self._running = self.latent.running_mean.numpy(), self.latent.running_var.numpy()
         self._noise = value.new_empty(value.shape)  # by rows: so the same noise comes as by autograd
         self._drawn, self._z, self._y = self._noise.numpy(), value.numpy(), self.mean.numpy()
         self._room, self._share = np.empty_like(self._y), np.full(n, 1.0 / n, dtype=self._y.dtype)
@@ -181,14 +191,13 @@ class _NarrowNoisy(_Noisy):
         self._scale = 1.0 / np.sqrt(variance + latent.EPS)
         np.multiply(y, self._scale, out=y)
         variance *= n / (n - 1)
-        for kept, found in ((latent.running_mean, mean), (latent.running_var, variance)):
-            running = kept.numpy()
+        for running, found in zip(self._running, (mean, variance), strict=True):
             running += latent.MOMENTUM * (found - running)
         self._noise.normal_(0.0, latent.std, generator=generator)
         np.add(self._drawn, y, out=self._z)
 
     def backward(self, g: Tensor, out: Tensor) -> None:
-        above, below, room, share = g.numpy(), out.numpy(), self._room, self._share
+        above, below, room, share = self._g, self._out, self._room, self._share
         together = np.dot(share, np.multiply(above, self._y, out=room))
         np.subtract(above, np.dot(share, above), out=below)
         np.subtract(below, np.multiply(self._y, together, out=room), out=below)
@@ -199,47 +208,33 @@ class _NarrowNoisy(_Noisy):
 class _NarrowTopK(_TopK):
     narrow = True
 
-    def place(self, value: Tensor) -> None:
-        """Set where the code goes, and make room of the same shape and layout."""
+    def __init__(self, latent: TopKModule) -> None:
+        super().__init__(latent)
+        # under relu only what is above zero is kept, so that it changes nothing that is kept
+        self._relu = self.activated.rule is DERIVATIVES["relu"]
+
+    def place(self, h: Tensor, value: Tensor, g: Tensor, out: Tensor) -> None:
+        """Set where all lies, and make room of the code's shape and layout."""
         self.value = self.mean = value
-        self._z = value.numpy()
+        self._h, self._z, self._g, self._out = h.numpy(), value.numpy(), g.numpy(), out.numpy()
+        self._silent = self.latent.silent.numpy()
         self._chosen, self._room = np.empty_like(self._z), np.empty_like(self._z)
         self._ranked = np.empty(self._z.shape, dtype=self._z.dtype)
         self._ones, self._units = (np.ones(k, dtype=self._z.dtype) for k in self._z.shape)
-        # zeros, of which relu makes many, count for nothing wherever they are: none is kept
-        relu = self.activated.rule is DERIVATIVES["relu"]
-        self._least = np.nextafter(self._z.dtype.type(0), self._z.dtype.type(1)) if relu else None
+        self._least = np.nextafter(self._z.dtype.type(0), self._z.dtype.type(1))
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
-        latent, n, k = self.latent, len(h), self.latent.k
-        before = h.clone() if self.activated.rule is not None else h
-        a, chosen = self.activated.forward(h).numpy(), self._chosen
-        active = None
-        if k == a.shape[1]:
-            chosen[:] = 1.0
-        else:
-            ranked = self._ranked
-            np.copyto(ranked, a)
-            ranked.sort(axis=1)  # of so few, in half the time of partition()
-            bound = ranked[:, -k]
-            if self._least is not None:
-                np.maximum(bound, self._least, out=bound)
-            np.greater_equal(a, bound[:, None], out=chosen, casting="unsafe")
-            kept = np.dot(chosen, self._units)
-            if kept[kept.argmax()] > k:  # of equal ones some are too many; max() costs twice as much
-                places = torch.from_numpy(a).topk(k, dim=1).indices.numpy()
-                chosen[:] = 0.0
-                np.put_along_axis(chosen, places, 1.0, axis=1)
-            elif self._least is not None:
-                active = np.dot(self._ones, chosen) > 0
-        np.multiply(a, chosen, out=self._z)
-        if active is None:
-            active = np.dot(self._ones, np.multiply(self._z, self._z, out=self._room)) > 0
+        before = h if self._relu or self.activated.rule is None else h.clone()
+        a = self._h if self._relu else self.activated.forward(h).numpy()
+        self._choose(a)
+        np.multiply(a, self._chosen, out=self._z)
+        kept = self._chosen if self._relu else np.multiply(self._z, self._z, out=self._room)
+        active = np.dot(self._ones, kept) > 0
+        latent, n, silent = self.latent, len(h), self._silent
         self.auxiliary = None
         if isinstance(generator, Shared):
             dead = latent.dead_units(torch.from_numpy(active), n)
         else:
-            silent = latent.silent.numpy()
             silent += n
             silent[active] = 0
             if silent[silent.argmax()] <= latent.revive_after:
@@ -247,9 +242,33 @@ class _NarrowTopK(_TopK):
             dead = latent.silent > latent.revive_after
         self.auxiliary = latent.revived(before, dead)
 
+    def _choose(self, a: Array) -> None:
+        """Mark the k largest of each row of a."""
+        chosen, ranked, k = self._chosen, self._ranked, self.latent.k
+        if k == a.shape[1]:
+            np.greater_equal(a, self._least if self._relu else -np.inf, out=chosen, casting="unsafe")
+            return
+        np.copyto(ranked, a)
+        ranked.sort(axis=1)  # of so few, in half the time of partition()
+        bound = ranked[:, -k]
+        if self._relu:
+            np.maximum(bound, self._least, out=bound)
+        np.greater_equal(a, bound[:, None], out=chosen, casting="unsafe")
+        kept = np.dot(chosen, self._units)
+        if kept[kept.argmax()] > k:  # of equal ones some are too many; max() costs twice as much
+            places = torch.from_numpy(a).topk(k, dim=1)
+            chosen[:] = 0.0
+            np.put_along_axis(chosen, places.indices.numpy(), 1.0, axis=1)
+            if self._relu:
+                chosen[a <= 0.0] = 0.0
+
     def backward(self, g: Tensor, out: Tensor) -> None:
-        np.multiply(g.numpy(), self._chosen, out=out.numpy())
+        np.multiply(self._g, self._chosen, out=self._out)
         self._down(out)
+
+    def _activated_down(self, out: Tensor) -> None:
+        if not self._relu:
+            super()._activated_down(out)
 
 
 class _Gaussian(Bottleneck):

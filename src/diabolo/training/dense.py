@@ -157,8 +157,6 @@ class DenseStep:
         decoded, down = [], []
         upright = narrow and not h.is_contiguous()
         self._z = z = h if joined else room(x, self._code_size, upright)
-        if self.bottleneck is not None:
-            self.bottleneck.place(z)
         for layer in self.decoder:
             layer.allocate(z, by_rows=layer is self.decoder[-1])
             decoded.append(z)
@@ -173,6 +171,8 @@ class DenseStep:
         if not joined:
             g = torch.empty_like(h)
         self._h_gradient = g
+        if self.bottleneck is not None:
+            self.bottleneck.place(h, self._z, self._code_gradient, g)
         last = []
         for layer, seen in zip(reversed(self.encoder), reversed(inputs), strict=True):
             shared, first = layer.linear in self._shared, layer is self.encoder[0]
