@@ -1,6 +1,6 @@
 """Whole processes, cold: training on a table, and imports.
 
-    python benchmarks/cold.py --rounds 3
+    python benchmarks/cold.py --rounds 5
 
 needs the environment of benchmarks/rivals.txt, and writes benchmarks/results/cold.md. The table
 (20,000 x 30), the two rivals' scripts and the models lie in a temporary folder. Every process is started
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     X = np.tanh(rng.normal(size=(ROWS, 10)) @ rng.normal(size=(10, COLUMNS)))

@@ -118,3 +118,19 @@ def test_a_table_without_missing_values_is_shifted_as_plain_numbers_are() -> Non
 def test_without_any_number_nothing_is_shifted() -> None:
     layout, rows = table(50, 1.1)
     assert set(planted.plant(rows, rows, np.random.default_rng(1), layout)) == {"shuffled"}
+
+
+def test_what_stands_for_missing_values_does_not_widen_the_shifts() -> None:
+    layout, rows = table(400, 0.6)
+    there = rows[:, 1:6:2] == 0
+    rows[:, 0:6:2] += 100.0 * there  # the others stay at 0, a hundred deviations away
+    shifted = planted.plant(rows, rows, np.random.default_rng(1), layout)["shifted"]
+    some = there.any(1)
+    moves = np.abs(shifted - rows[some])[:, 0:6:2]
+    spread = np.array(
+        [column[is_there].std() for column, is_there in zip(rows.T[0:6:2], there.T, strict=True)]
+    )
+    shares = (moves / spread)[moves > 0]
+    assert len(shares) == some.sum()
+    assert shares.min() >= 2.0
+    assert shares.max() <= 4.0

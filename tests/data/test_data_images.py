@@ -93,11 +93,7 @@ def test_order_is_natural_and_other_files_are_passed_over(tmp_path):
 @pytest.mark.parametrize("suffix", [".gif", ".jp2", ".tga"])
 def test_other_formats_that_pillow_reads(tmp_path, suffix):
     pixels = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
-    if suffix == ".gif":  # of which the first frame counts
-        more = [Image.fromarray(255 - pixels)]
-        Image.fromarray(pixels).save(tmp_path / "a.gif", save_all=True, append_images=more)
-    else:
-        save(tmp_path / f"a{suffix}", pixels)
+    save(tmp_path / f"a{suffix}", pixels)
     assert (pixels == load(tmp_path).X).all()
 
 
@@ -198,3 +194,16 @@ def test_a_palette_of_greys_is_grey(tmp_path):
     colours.putpalette([channel for k in range(256) for channel in (k, 255 - k, 7)])
     colours.save(tmp_path / "d.png")
     assert load(tmp_path).X.shape == (4, 3, *GREY.shape)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp"])
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((5, 7), shade, np.uint8)) for shade in (10, 200)]
+    save(tmp_path / "one.png", GREY)
+    frames[0].save(tmp_path / f"two{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.warns(SkippedWarning, match=f"a picture with several frames or pages, two{suffix}: only the"):
+        data = load(tmp_path)
+    last = data.X[1] if data.X.ndim == 3 else data.X[1, 0]
+    np.testing.assert_array_equal(last, np.full((5, 7), 10))
+    with pytest.warns(SkippedWarning, match="several frames"):
+        ImageFolderSource(tmp_path)

@@ -36,9 +36,9 @@ def plant(
 
     "shuffled": half of a row's features are those of another row, so that each value is normal and their
     combination is not (left out for a single feature). "shifted": a quarter of the features, at least one,
-    lie 2 to 4 standard deviations further up or down. Of a mixed table whole columns are shuffled, and
-    numeric ones shifted, where there are any: of a row those that are not missing. One without such is not
-    among the shifted.
+    lie 2 to 4 standard deviations (of the values that are not missing) further up or down. Of a mixed table
+    whole columns are shuffled, and numeric ones shifted, where there are any: of a row those that are not
+    missing. One without such is not among the shifted.
     """
     rows = np.asarray(rows, dtype=np.float64)
     n = len(rows)
@@ -54,9 +54,10 @@ def plant(
         there = _there(rows, numeric, table)
         moved = _some(n, k, max(1, round(_SHIFTED * k)), chance, there)
         shift = chance.uniform(*_SHIFT, size=(n, k)) * chance.choice([-1.0, 1.0], size=(n, k))
-        known = training[:, numeric]
+        known, filled = training[:, numeric], ~_there(training, numeric, table)
         powers = _powers(known)
-        spread = np.ldexp(_enlarged(known, powers).std(0, dtype=np.float64), -powers)
+        values = np.ma.array(_enlarged(known, powers), mask=filled)
+        spread = np.ldexp(values.std(0, dtype=np.float64).filled(0.0), -powers)
         shifted = rows.copy()
         shifted[:, numeric] += np.where(moved, shift, 0.0) * spread
         if there.any():

@@ -158,14 +158,14 @@ def _pictures(
     n_channels: int | None,
 ) -> Images:
     heads = [(path, head(path)) for path in with_pillow(paths)]
-    first = heads[0][1][0]
-    look = survey([(path, (first, mode)) for path, (_, mode) in heads], size)  # sizes may differ here
+    first = heads[0][1].size
+    look = survey([(path, head._replace(size=first)) for path, head in heads], size)  # sizes may differ here
     if look.mode is not None and n_channels is not None:
         look = replace(look, mode="RGB" if n_channels == 3 else "L")
 
     def read(i: int) -> Array:
-        path, (own, _) = heads[i]
-        return Look(size or own, look.mode, look.dtype).pixels(path)
+        path, own = heads[i]
+        return Look(size or own.size, look.mode, look.dtype).pixels(path)
 
     names = [_name(path, folder) for path in paths]
     pixels = "8 bits" if look.dtype == "uint8" else "more than 8 bits"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -154,7 +154,12 @@ def with_pillow(paths: list[Path]) -> list[Path]:
     return paths
 
 
-Head = tuple[tuple[int, int], str]
+class Head(NamedTuple):
+    """What a picture's header says."""
+
+    size: tuple[int, int]  # (height, width), upright
+    mode: str  # Pillow's
+    several: bool = False  # whether it holds more pictures than the one that is read
 
 
 @dataclass(frozen=True)
@@ -186,21 +191,29 @@ def survey(heads: Sequence[tuple[Path, Head]], image_size: tuple[int, int] | Non
         When sizes or depths differ.
     """
     size = None if image_size is None else check_image_size(image_size)
-    first, (target, mode) = heads[0]
-    for path, (found, _) in heads:
+    first, (target, mode, _) = heads[0]
+    for path, (found, _, _) in heads:
         if size is None and found != target:
             raise DataFileError(
                 f"Pictures must have one size; got {_size(target)} in {first} and {_size(found)} in {path}. "
                 "image_size=(height, width) resizes them all."
             )
-    kinds = {_kind(mode) for _, (_, mode) in heads}
+    kinds = {_kind(head.mode) for _, head in heads}
     deep = kinds - {"grey", "colour"}
     if deep and len(kinds) > 1:
-        one, one_mode = next((p, m) for p, (_, m) in heads if _kind(m) in deep)
-        other, other_mode = next((p, m) for p, (_, m) in heads if _kind(m) != _kind(one_mode))
+        one, one_mode = next((p, head.mode) for p, head in heads if _kind(head.mode) in deep)
+        other, other_mode = next((p, h.mode) for p, h in heads if _kind(h.mode) != _kind(one_mode))
         raise DataFileError(
             f"Pictures must have one depth; got the mode {one_mode} in {one} "
             f"and {other_mode} in {other}. Convert them to one."
+        )
+    if several := [path.name for path, head in heads if head.several]:
+        of = "a picture" if len(several) == 1 else f"{len(several):,} pictures"
+        warnings.warn(
+            f"{of} with several frames or pages, {several[0]}{' and others' * (len(several) > 1)}: only the "
+            "first of each is read. Save the others as pictures of their own",
+            SkippedWarning,
+            stacklevel=3,
         )
     dtype = np.dtype(_DEEP[mode] if deep else np.uint8)
     return Look(size or target, None if deep else "RGB" if "colour" in kinds else "L", dtype)
@@ -234,14 +247,16 @@ def _kind(mode: str) -> str:
 
 
 def head(path: Path) -> Head:
-    """Return (height, width), upright, and Pillow's mode, decoding no pixels but those of palettes."""
+    """Return what a picture's header says, decoding no pixels but those of palettes."""
     from PIL import Image
 
     with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as image:
         width, height = image.size
         turned = image.getexif().get(_ORIENTATION) in _TURNED
         grey = image.mode == "P" and _is_grey(image)
-        return (width, height) if turned else (height, width), "L" if grey else image.mode
+        size = (width, height) if turned else (height, width)
+        several = bool(getattr(image, "is_animated", False))
+        return Head(size, "L" if grey else image.mode, several)
 
 
 def _is_grey(image: Image) -> bool:

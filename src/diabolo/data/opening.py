@@ -97,9 +97,9 @@ def size_in_memory(path: str | Path, image_size: tuple[int, int] | None = None) 
             return int(about.num_rows) * int(about.num_columns) * 8
         if kind == "folder":
             paths, _ = find_images(place)
-            size, mode = head(paths[0])
-            size = size if image_size is None else check_image_size(image_size)
-            return len(paths) * prod(size) * (1 if mode == "L" else 3)
+            first = head(paths[0])
+            size = first.size if image_size is None else check_image_size(image_size)
+            return len(paths) * prod(size) * (1 if first.mode == "L" else 3)
     except (DiaboloError, OSError, ValueError, ImportError):
         return None  # who reads it will say what is wrong
     return None
