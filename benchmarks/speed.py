@@ -38,6 +38,7 @@ from diabolo.data import load
 
 RESULTS = Path(__file__).parent / "results"
 NARROW = (20,)  # the hidden layer of A1, whose net has no layer wide enough for bf16
+LEAST_RUNS = 2  # with the cores near, or apart, from which their median is shown
 SHARE = 0.9  # of the rows are trained on, the others validate
 
 
@@ -159,7 +160,10 @@ def training(rounds: int, tasks: dict[int, Work], data_home: str | None) -> list
             pace = [f"{len(work.X) / statistics.median(each):,.0f}"]
             for state in (False, True):
                 those = [s for s, found in zip(each, states[name], strict=True) if found is state]
-                pace.append(f"{len(work.X) / statistics.median(those):,.0f} ({len(those)})" if those else "-")
+                several = len(those) >= LEAST_RUNS
+                pace.append(
+                    f"{len(work.X) / statistics.median(those):,.0f} ({len(those)})" if several else "-"
+                )
             least_to_most = f"{min(ratios):.2f} to {max(ratios):.2f}"
             out.append(f"| {name} | {' | '.join(pace)} | {statistics.median(ratios):.2f} | {least_to_most} |")
     return out
@@ -295,7 +299,8 @@ def main() -> None:
         "the other as torch's libraries compute them, and nothing else of a step: the bound of whatever "
         "calls them (diabolo calls NumPy's for layers up to 128 wide, so that it can be ahead on A1)",
         "- cores near, cores apart: the median of the runs (how many) during which the cores had a cache in "
-        "common, and of those during which they had not, as `cores.py` finds out before and after each",
+        "common, and of those during which they had not, as `cores.py` finds out before and after each; "
+        "a dash for fewer than two",
         f"- versions: diabolo {diabolo.__version__}, {versions()}",
         f"- date: {date.today().isoformat()}",
     ]

@@ -201,9 +201,27 @@ def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path, suffix):
     frames = [Image.fromarray(np.full((5, 7), shade, np.uint8)) for shade in (10, 200)]
     save(tmp_path / "one.png", GREY)
     frames[0].save(tmp_path / f"two{suffix}", save_all=True, append_images=frames[1:], lossless=True)
-    with pytest.warns(SkippedWarning, match=f"a picture with several frames or pages, two{suffix}: only the"):
+    with pytest.warns(
+        SkippedWarning, match=rf"a picture with several frames or pages, .*two\{suffix}: only the"
+    ):
         data = load(tmp_path)
     last = data.X[1] if data.X.ndim == 3 else data.X[1, 0]
     np.testing.assert_array_equal(last, np.full((5, 7), 10))
     with pytest.warns(SkippedWarning, match="several frames"):
         ImageFolderSource(tmp_path)
+
+
+def test_what_follows_the_first_frame_may_be_damaged(tmp_path):
+    frames = [Image.fromarray(np.full((50, 70), shade, np.uint8)) for shade in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    whole = (tmp_path / "a.gif").read_bytes()
+    second = whole.rindex(b",")  # begins a frame
+    (tmp_path / "a.gif").write_bytes(whole[: second + 4])
+    with pytest.warns(SkippedWarning, match="several frames"):
+        assert (load(tmp_path).X == 10).all()
+
+
+def test_a_preview_beside_a_photo_is_no_second_picture(tmp_path):
+    photo, preview = (Image.fromarray(np.full((32, 32, 3), shade, np.uint8)) for shade in (10, 200))
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert load(tmp_path).X.max() < 20

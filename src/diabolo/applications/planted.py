@@ -56,8 +56,10 @@ def plant(
         shift = chance.uniform(*_SHIFT, size=(n, k)) * chance.choice([-1.0, 1.0], size=(n, k))
         known, filled = training[:, numeric], ~_there(training, numeric, table)
         powers = _powers(known)
-        values = np.ma.array(_enlarged(known, powers), mask=filled)
-        spread = np.ldexp(values.std(0, dtype=np.float64).filled(0.0), -powers)
+        some = ~filled.all(0)  # of no value there is no deviation
+        values = _enlarged(known, powers)[:, some]
+        spread = np.zeros(k)
+        spread[some] = np.ldexp(values.std(0, dtype=np.float64, where=~filled[:, some]), -powers[some])
         shifted = rows.copy()
         shifted[:, numeric] += np.where(moved, shift, 0.0) * spread
         if there.any():

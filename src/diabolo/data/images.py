@@ -192,11 +192,11 @@ def survey(heads: Sequence[tuple[Path, Head]], image_size: tuple[int, int] | Non
     """
     size = None if image_size is None else check_image_size(image_size)
     first, (target, mode, _) = heads[0]
-    for path, (found, _, _) in heads:
-        if size is None and found != target:
+    for path, head in heads:
+        if size is None and head.size != target:
             raise DataFileError(
-                f"Pictures must have one size; got {_size(target)} in {first} and {_size(found)} in {path}. "
-                "image_size=(height, width) resizes them all."
+                f"Pictures must have one size; got {_size(target)} in {first} and {_size(head.size)} in "
+                f"{path}. image_size=(height, width) resizes them all."
             )
     kinds = {_kind(head.mode) for _, head in heads}
     deep = kinds - {"grey", "colour"}
@@ -207,7 +207,7 @@ def survey(heads: Sequence[tuple[Path, Head]], image_size: tuple[int, int] | Non
             f"Pictures must have one depth; got the mode {one_mode} in {one} "
             f"and {other_mode} in {other}. Convert them to one."
         )
-    if several := [path.name for path, head in heads if head.several]:
+    if several := [path for path, head in heads if head.several]:
         of = "a picture" if len(several) == 1 else f"{len(several):,} pictures"
         warnings.warn(
             f"{of} with several frames or pages, {several[0]}{' and others' * (len(several) > 1)}: only the "
@@ -247,7 +247,10 @@ def _kind(mode: str) -> str:
 
 
 def head(path: Path) -> Head:
-    """Return what a picture's header says, decoding no pixels but those of palettes."""
+    """Return what a picture's header says, decoding no pixels but those of palettes.
+
+    A GIF is read as far as the header of its second frame.
+    """
     from PIL import Image
 
     with opened(path) as stream, parsing(path, "a picture"), Image.open(stream) as image:
@@ -255,8 +258,17 @@ def head(path: Path) -> Head:
         turned = image.getexif().get(_ORIENTATION) in _TURNED
         grey = image.mode == "P" and _is_grey(image)
         size = (width, height) if turned else (height, width)
-        several = bool(getattr(image, "is_animated", False))
-        return Head(size, "L" if grey else image.mode, several)
+        return Head(size, "L" if grey else image.mode, _has_several(image))
+
+
+def _has_several(image: Image) -> bool:
+    """Whether a file holds more than the picture that is read: previews beside a photo do not count."""
+    if image.format == "MPO":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # what follows the first picture is damaged, in any of a dozen formats' ways
+        return True
 
 
 def _is_grey(image: Image) -> bool:

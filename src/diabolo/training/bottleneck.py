@@ -169,6 +169,7 @@ class _TopK(Bottleneck):
 
 
 # The same by NumPy: for narrow codes most of the time goes into calls, and it needs fewer and lighter ones.
+# What ``place`` was told is looked up as an array once: forward and backward must be given the same tensors.
 class _NarrowNoisy(_Noisy):
     narrow = True
 
@@ -246,7 +247,7 @@ class _NarrowTopK(_TopK):
         """Mark the k largest of each row of a."""
         chosen, ranked, k = self._chosen, self._ranked, self.latent.k
         if k == a.shape[1]:
-            np.greater_equal(a, self._least if self._relu else -np.inf, out=chosen, casting="unsafe")
+            chosen[:] = a > 0.0 if self._relu else 1.0
             return
         np.copyto(ranked, a)
         ranked.sort(axis=1)  # of so few, in half the time of partition()

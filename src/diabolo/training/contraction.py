@@ -126,7 +126,9 @@ class Contraction:
         return partial(_coupled, lower, upper, first, self.curves[0])
 
     def _by_products(self, n: int, pull: float) -> Closed:
-        norms, at_slopes, at_weights = norm_and_gradient(self._weights, self._slopes, n, pull, self.curves)
+        # by rows, as the products are: the layers' buffers, and so the slopes, may lie upright
+        slopes = [None if slope is None else slope.contiguous() for slope in self._slopes]
+        norms, at_slopes, at_weights = norm_and_gradient(self._weights, slopes, n, pull, self.curves)
         return norms.sum() * pull, at_slopes, at_weights
 
     def __call__(self, step: int) -> dict[str, Tensor | float]:

@@ -23,7 +23,7 @@ from diabolo.training.optimizers import make_optimizers, split
 from diabolo.training.settings import Settings
 from diabolo.training.workers import Workers
 
-_NARROW = 128  # up to this width NumPy's matrix product has less overhead than torch's
+_NARROW = 128  # features up to which NumPy gathers rows with less overhead than torch
 _ALONE = 65_536  # values from which a weight is worth sharing among the threads by itself
 
 
@@ -33,15 +33,19 @@ def _aligned(w: Tensor) -> int:
 
 
 def _portions(parameters: list[nn.Parameter]) -> list[int]:
-    """Return the lengths of the flat vector's parts, of which each is shared among the threads by itself.
+    """Return the lengths of the flat vector's parts: each wide weight, and what lies between two of them.
 
-    Shared all at once, a wide weight's rows would be updated by another thread than the one that uses them.
+    The threads share each part out. With the whole shared at once, a wide weight's rows would be updated by
+    another thread than the one that uses them.
     """
     lengths: list[int] = []
+    together = False
     for w in parameters:
-        if w.numel() >= _ALONE or not lengths:
+        alone = w.numel() >= _ALONE
+        if alone or not together:
             lengths.append(0)
         lengths[-1] += _aligned(w)
+        together = not alone
     return lengths
 
 

@@ -30,7 +30,7 @@ class HalfLayer(Layer):
         self.narrow = False
         half, weight = torch.bfloat16, self.linear.weight.detach()
         self._weight, self._weight_gradient = (torch.empty_like(weight, dtype=half) for _ in range(2))
-        self._h, self._h_gradient = (torch.empty_like(h, dtype=half) for _ in range(2))
+        self._h, self._h_gradient = (h.new_empty(h.shape, dtype=half) for _ in range(2))
         self._y, self._g = (torch.empty_like(self.before, dtype=half) for _ in range(2))
 
     def up(self, h: Tensor) -> list[Call]:

@@ -35,7 +35,8 @@ class _Light:
 class Adam(_Light, AdamW):
     """Torch's AdamW, fused, with a way to step without the hooks that torch wraps around ``step``."""
 
-    portions: Sequence[int] = ()  # lengths of the parts of one flat vector that are updated in turn
+    # lengths of the parts of one flat vector that are updated in turn, for speed; a copy does without
+    portions: Sequence[int] = ()
 
     def update(self) -> None:
         """Update every parameter that has a gradient."""

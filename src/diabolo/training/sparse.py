@@ -274,8 +274,8 @@ class SparseStep(DenseStep):
         latent = module.latent
         assert isinstance(latent, TopKModule)
         kept = Kept(len(latent.silent), latent.k)
-        for layer in self.encoder[-2:-1]:
-            layer.by_rows = True
+        if len(self.encoder) > 1:
+            self.encoder[-2].by_rows = True  # whose output's rows are summed
         self.encoder[-1] = _Encoding(self.encoder[-1], kept)
         self.decoder[0] = _Decoding(self.decoder[0], kept)
         self.bottleneck = _SparseTopK(latent, kept, module.decoder)
