@@ -51,15 +51,20 @@ class Kept:
         self.units, self.k = units, k
         self.seen: Tensor  # (n, d), what the encoder's last layer gets
         self.layer: nn.Linear  # which that layer is
+        self.chosen: Tensor  # (m,), the units that at least one sample keeps
         self.dead: Tensor | None = None  # (u,), the dead units that take part in the step ...
         self.dead_gradient: Tensor  # (n, u), ... and the gradient at their pre-activations
 
     def hold(self, places: Tensor) -> None:
         """Keep the units at ``places`` (n, k)."""
         self.places = places
-        units, self._order = places.flatten().sort(stable=True)
-        self._rows = self._order.div(self.k, rounding_mode="floor")
-        self._starts = torch.searchsorted(units, torch.arange(self.units))
+        units = places.flatten().numpy()
+        # NumPy sorts numbers of 16 bits by their digits: in a tenth of the time
+        order = np.argsort(units.astype(np.uint16) if self.units <= 2**16 else units, kind="stable")
+        counts = np.bincount(units, minlength=self.units)
+        self.chosen = torch.from_numpy(counts > 0)
+        self._order, self._rows = torch.from_numpy(order), torch.from_numpy(order // self.k)
+        self._starts = torch.from_numpy(np.cumsum(counts) - counts)
         self._bags = torch.arange(len(places)).repeat_interleave(self.k)
 
     def by_sample(self, rows: Tensor, values: Tensor) -> Tensor:
@@ -71,6 +76,14 @@ class Kept:
         return functional.embedding_bag(
             self._rows, rows, self._starts, per_sample_weights=values.flatten()[self._order], mode="sum"
         )
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum of each unit's ``values`` (n, k): (m,)."""
+        ordered = values.flatten()[self._order].numpy()
+        out = values.new_zeros(self.units)
+        starts = self._starts[self.chosen].numpy()  # where there is no value reduceat would take the next
+        out[self.chosen] = torch.from_numpy(np.add.reduceat(ordered, starts))
+        return out
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the products of ``left`` (n, d) with the rows of ``right`` (m, d) at the places: (n, k)."""
@@ -144,7 +157,7 @@ class _Encoding(Layer):
         at_weight, at_bias = self.gradients()
         sums = kept.by_unit(h, g)
         at_weight.add_(sums) if add else at_weight.copy_(sums)
-        at_bias.copy_(torch.bincount(kept.places.flatten(), g.flatten(), kept.units))
+        at_bias.copy_(kept.sums(g))
         if not first:
             self.gradient.copy_(kept.by_sample(weight, g))
         if kept.dead is not None:
@@ -196,8 +209,10 @@ class _SparseTopK(Bottleneck):
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         kept = self.kept
         self.value = self.mean = self.activated.forward(h)
-        active = torch.zeros(kept.units, dtype=torch.bool)
-        active[kept.places[self.value != 0]] = True
+        active, there = kept.chosen, self.value != 0
+        if not there.all():
+            active = torch.zeros(kept.units, dtype=torch.bool)
+            active[kept.places[there]] = True
         self._dead = self.latent.dead_units(active, len(h)).nonzero()[:, 0]
         kept.dead = None
 
