@@ -36,6 +36,7 @@ from diabolo.applications import AnomalyMap
 from diabolo.applications.scale import Scale
 from diabolo.applications.tiles import reduced
 from diabolo.errors import CalibrationWarning
+from diabolo.estimators.scaling import Scaler
 
 RESULTS = Path(__file__).parent / "results"
 DEFECTS = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
@@ -109,6 +110,8 @@ def split(data: list[Picture], seed: int, *, tuning: bool) -> tuple[list[Picture
 # ---------------------------------------------------------------------- what is compared
 class PcaTiles:
     """As much of an autoencoder as a Scale asks for: the projection on 32 principal components of tiles."""
+
+    _scaler = Scaler(None, np.zeros(1), np.ones(1))  # tiles as they are
 
     def fit(self, tiles: np.ndarray) -> None:
         """Find the components."""

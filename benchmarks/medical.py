@@ -37,6 +37,7 @@ from sklearn.neighbors import NearestNeighbors
 import diabolo
 from diabolo import Autoencoder
 from diabolo.applications import AnomalyMap
+from diabolo.estimators.scaling import Scaler
 from diabolo.parts import CoarseNoise, Dense, GaussianNoise
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +125,13 @@ def restored(model: Any, train: Floats, images: Floats) -> Floats:
     return enlarged(small - model.reconstruct(small).reshape(small.shape), size)
 
 
-class Components:
+class Unscaled:
+    """What takes images as they are, where an AnomalyMap asks how they are scaled."""
+
+    _scaler = Scaler(None, np.zeros(1), np.ones(1))
+
+
+class Components(Unscaled):
     """PCA with the two methods that are needed of an estimator."""
 
     def __init__(self, n: int, seed: int) -> None:
@@ -140,7 +147,7 @@ class Components:
         return flat.reshape(images.shape).astype(np.float32)
 
 
-class Mean:
+class Mean(Unscaled):
     """The same with the mean image."""
 
     def fit(self, images: Floats) -> None:
