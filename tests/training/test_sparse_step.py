@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,17 @@ from diabolo import Autoencoder
 from diabolo.parameters import Parameters
 from diabolo.parts.activations import ACTIVATIONS
 from diabolo.recipe import resolve
-from diabolo.training import sparse
+from diabolo.training import largest, sparse
 from diabolo.training.dense import DenseStep
 from diabolo.training.engine import AutogradStep, choose_step
+from diabolo.training.machine import multiplies_half
 from diabolo.training.optimizers import set_rate
 from diabolo.training.settings import Settings
-from diabolo.training.sparse import SparseStep, largest
+from diabolo.training.sparse import SparseStep
 
+half = pytest.mark.skipif(
+    not multiplies_half(torch.device("cpu")), reason="the processor does not multiply bfloat16"
+)
 SHAPE = (3, 4)
 NETS: dict[str, dict[str, Any]] = {
     "one layer": {"hidden_dims": ()},
@@ -113,37 +116,10 @@ def test_nothing_of_the_code_is_stored_beyond_the_kept_units() -> None:
     assert step._z.shape == step._h.shape == step._code_gradient.shape == (7, 2)
 
 
-def test_the_largest_are_those_of_topk() -> None:
-    g = torch.Generator().manual_seed(0)
-    for n, m, k in itertools.product((1, 7), (64, 100, 160, 1024), (1, 2, 5, 16)):
-        for dtype in (torch.float32, torch.float64):
-            h = torch.randn(n, m, generator=g, dtype=dtype)
-            values, places = largest(h, k)
-            assert torch.equal(h.gather(1, places), values)
-            assert torch.equal(values.sort(1).values, h.topk(k, 1).values.sort(1).values)
-            assert all(len(set(row.tolist())) == k for row in places)
-
-
-@pytest.mark.parametrize("kind", ["constant", "few values", "infinite", "nan"])
-def test_the_largest_of_equal_and_of_invalid_values(kind: str) -> None:
-    h = torch.randint(0, 3, (6, 128), generator=torch.Generator().manual_seed(0)).float()
-    if kind == "constant":
-        h = torch.ones_like(h)
-    elif kind == "infinite":
-        h[2], h[3] = torch.inf, -torch.inf
-    elif kind == "nan":
-        h[1, 5] = h[4] = torch.nan
-    values, places = largest(h, 3)
-    torch.testing.assert_close(h.gather(1, places), values, equal_nan=True)
-    expected = h.topk(3, 1).values.sort(1).values
-    torch.testing.assert_close(values.sort(1).values, expected, equal_nan=True)
-    assert all(len(set(row.tolist())) == 3 for row in places)
-
-
 def test_rows_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     data, results = torch.rand(31, *SHAPE).double(), []
     for values in (1, 200, 10**6):
-        monkeypatch.setattr(sparse, "_CHUNK_VALUES", values)
+        monkeypatch.setattr(largest, "_CHUNK_VALUES", values)
         (step,) = steps({"hidden_dims": (9,)}, "adam", SparseStep)
         for i in range(3):
             step(data, torch.arange(31), i)
@@ -164,6 +140,27 @@ def test_same_seed_same_bytes_and_single_precision_is_near() -> None:
     for a, b, c in zip(*results, strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-6)
+
+
+@half
+def test_the_shortlist_changes_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(largest, "_LEAST_WORK", 1)
+    monkeypatch.setattr(largest, "_UNITS_PER_CANDIDATE", 4)
+    data = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(3))
+    choices = {"hidden_dims": (9,), "latent_dim": 256, "latent": "topk:k=2,revive_after=100"}
+    asked, shortlisted = [], largest._Shortlist.__call__
+    monkeypatch.setattr(
+        largest._Shortlist, "__call__", lambda *a: asked.append(found := shortlisted(*a)) or found
+    )
+    results = []
+    for kind in (SparseStep, AutogradStep):
+        (step,) = steps(choices, "adam", kind, dtype=torch.float32)
+        step(data, torch.arange(64), 0)
+        results.append([w.grad.clone() for w in step.module.parameters()])
+    assert len(asked) == 1
+    assert asked[0] is not None
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_it_is_chosen_where_it_pays() -> None:

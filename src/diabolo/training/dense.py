@@ -63,6 +63,7 @@ class DenseStep:
     """One step of training for dense nets; see the module's text. Use ``covers`` first."""
 
     name = "dense"
+    _turned: Tensor | None = None  # the weight (out, in) whose columns lie side by side in memory
 
     @staticmethod
     def covers(module: AutoencoderModule) -> bool:
@@ -125,19 +126,23 @@ class DenseStep:
         with torch.no_grad():
             at = 0
             for w in self._order:
-                place = self._flat[at : at + w.numel()].view(w.shape)
+                place = self._laid(self._flat[at : at + w.numel()], w)
                 if w.data_ptr() != place.data_ptr():
                     w.data = place.copy_(w)
-                w.grad = self._flat_gradient[at : at + w.numel()].view(w.shape)
+                w.grad = self._laid(self._flat_gradient[at : at + w.numel()], w)
                 at += _aligned(w)
             self._vector.data = self._flat[: self._vector.numel()]  # a copy of the step has its own
             self._vector.grad = self._flat_gradient[: self._vector.numel()]
         self._n = 0  # the calls refer to the memory of before
 
+    def _laid(self, values: Tensor, w: nn.Parameter) -> Tensor:
+        """Return a part of a flat vector as a view in the shape of w."""
+        return values.view(w.shape[::-1]).t() if w is self._turned else values.view(w.shape)
+
     def detach(self) -> None:
         """Give the module's parameters memory of their own again."""
         for w in self._order:
-            w.data = w.detach().clone()
+            w.data = w.detach().clone(memory_format=torch.contiguous_format)
             w.grad = None
 
     def _prepare(self, n: int, data: Tensor) -> None:

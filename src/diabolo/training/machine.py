@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -80,3 +81,13 @@ def flop_per_step(module: nn.Module, sample_shape: Sequence[int], n_rows: int) -
             positions = prod(sample_shape) if weight.ndim > 2 else 1
             flop += 6.0 * weight.numel() * n_rows * positions / max(weight.ndim - 1, 1)
     return flop
+
+
+def multiplies_half(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 natively, so that half precision is faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        # of an Intel or AMD processor that says only that oneDNN can, by whatever means
+        return platform.machine().lower() not in ("x86_64", "amd64") or torch.cpu._is_avx512_bf16_supported()
+    return False

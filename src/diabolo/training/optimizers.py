@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from diabolo.training.machine import multiplies_half
+
 # orthogonalising costs the square of a matrix's smaller side times the other: beyond this side it
 # would cost several times the rest of the step, and Adam gets further in the same time
 _WIDEST = 256
@@ -181,20 +183,12 @@ def _orthogonalised(x: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    if x.dtype == torch.float32 and x[0].numel() >= _HALF_FROM and _half_is_native(x.device):
+    if x.dtype == torch.float32 and x[0].numel() >= _HALF_FROM and multiplies_half(x.device):
         x = x.bfloat16()
     for _ in range(_ROUNDS):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
-
-
-def _half_is_native(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
 
 
 def split(name: str, parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -29,11 +29,10 @@ from diabolo.parts.latents import TopKModule
 from diabolo.training.bottleneck import Activated, Bottleneck
 from diabolo.training.costs import Terms
 from diabolo.training.dense import DenseStep
+from diabolo.training.largest import largest_products, order_of, row_products
 from diabolo.training.layers import Call, Layer
 from diabolo.training.settings import Settings
 
-_CHUNK_VALUES = 8_388_608  # pre-activations made at a time: 32 MB in float32, and enough rows for two cores
-_GROUP = 16  # units among which the search for the largest looks at the greatest only
 _FALLING = ("gelu", "silu")  # the largest before these activations are not the largest after them
 # the sparse products pay where few units are kept, the products are not small and the batch has rows
 # enough to be worth turning the decoder's matrix. Measured with one thread, time of the dense step
@@ -58,14 +57,12 @@ class Kept:
     def hold(self, places: Tensor) -> None:
         """Keep the units at ``places`` (n, k)."""
         self.places = places
-        units = places.flatten().numpy()
-        # NumPy sorts numbers of 16 bits by their digits: in a tenth of the time
-        order = np.argsort(units.astype(np.uint16) if self.units <= 2**16 else units, kind="stable")
-        counts = np.bincount(units, minlength=self.units)
-        self.chosen = torch.from_numpy(counts > 0)
-        self._order, self._rows = torch.from_numpy(order), torch.from_numpy(order // self.k)
-        self._starts = torch.from_numpy(np.cumsum(counts) - counts)
-        self._bags = torch.arange(len(places)).repeat_interleave(self.k)
+        units = places.flatten()
+        counts = torch.bincount(units, minlength=self.units)
+        self.chosen = counts > 0
+        self._order = order_of(units, self.units)
+        self._rows, self._units = self._order.div(self.k, rounding_mode="floor"), units[self._order]
+        self._starts = counts.cumsum(0).sub_(counts)
 
     def by_sample(self, rows: Tensor, values: Tensor) -> Tensor:
         """Return the sum of the kept units' ``rows`` (m, d), times ``values`` (n, k): (n, d)."""
@@ -87,40 +84,9 @@ class Kept:
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the products of ``left`` (n, d) with the rows of ``right`` (m, d) at the places: (n, k)."""
-        places, firsts = self.places.flatten(), torch.arange(0, self._bags.numel(), self.k)
-        flat = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            left, right, places, firsts, self._bags, 0
-        )
-        return flat.view(self.places.shape)  # type: ignore[no-any-return]
-
-
-def largest(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest values of each row of h (n, m) and their places, (n, k) each, in any order.
-
-    The k largest lie in the k groups with the greatest maxima, which leaves torch's ``topk``, slow where
-    rows are long, nothing to do. Exact; which of equal values is taken is as open as in ``topk``.
-    """
-    n, m = h.shape
-    groups = m // _GROUP
-    if m % _GROUP or groups < 2 * k:
-        values, places = h.topk(k, dim=1, sorted=False)
-        return values, places
-    # a group is one of every ``groups`` units: maxima over strides are faster than over neighbours
-    chosen = _places_of_largest(h.view(n, _GROUP, groups).amax(1), k)
-    candidates = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(n, -1)
-    values = h.gather(1, candidates)
-    among = _places_of_largest(values, k)
-    return values.gather(1, among), candidates.gather(1, among)
-
-
-def _places_of_largest(x: Tensor, k: int) -> Tensor:
-    """Return the places of the k largest of each row: those above a bound, where no other equals it."""
-    values, width = x.numpy(), x.shape[1]
-    bound = np.sort(values, axis=1)[:, width - k, None]
-    found = np.flatnonzero(values >= bound)
-    if len(found) != len(values) * k or not np.isfinite(bound).all():
-        return x.topk(k, dim=1, sorted=False).indices
-    return torch.from_numpy(found).view(-1, k).remainder_(width)
+        out = left.new_empty(self.places.numel())
+        out[self._order] = row_products(left, right, self._rows, self._units)
+        return out.view(self.places.shape)
 
 
 class _Encoding(Layer):
@@ -141,13 +107,10 @@ class _Encoding(Layer):
 
     def _up(self, h: Tensor) -> None:
         kept, weight, bias = self.kept_units, self.linear.weight.detach(), self.linear.bias.detach()
-        kept.seen, places = h, []
-        rows = max(1, _CHUNK_VALUES // kept.units)
-        for part, out in zip(torch.split(h, rows), torch.split(self.before, rows), strict=True):
-            values, where = largest(_linear(part, weight, bias), kept.k)
-            out.copy_(values)
-            places.append(where)
-        kept.hold(torch.cat(places))
+        kept.seen = h
+        values, places = largest_products(h, weight, bias, kept.k)
+        self.before.copy_(values)
+        kept.hold(places)
 
     def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
         return [partial(self._down, h, g, shared or add, first)]
@@ -176,15 +139,12 @@ class _Decoding(Layer):
 
     def allocate(self, h: Tensor, *, by_rows: bool = False) -> None:
         super().allocate(h, by_rows=True)
-        # a unit's weights side by side, as a tied layer has them anyway
-        self._rows = self.linear.weight.detach().t().contiguous()
+        self._rows = self.linear.weight.detach().t()  # a unit's weights side by side
 
     def up(self, h: Tensor) -> list[Call]:
         return [partial(self._up, h)]
 
     def _up(self, h: Tensor) -> None:
-        if not isinstance(self.linear, TiedLinear):
-            self._rows.copy_(self.linear.weight.t())
         torch.add(self.kept_units.by_sample(self._rows, h), self.linear.bias, out=self.before)
 
     def down(self, h: Tensor, g: Tensor, *, add: bool, shared: bool, first: bool) -> list[Call]:
@@ -285,6 +245,9 @@ class SparseStep(DenseStep):
     def __init__(
         self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
     ) -> None:
+        first = next(m for m in module.decoder.modules() if not isinstance(m, nn.Sequential))
+        if type(first) is nn.Linear:  # a tied layer has its units' weights side by side anyway
+            self._turned = first.weight
         super().__init__(module, objective, settings, generator)
         latent = module.latent
         assert isinstance(latent, TopKModule)
@@ -299,10 +262,3 @@ class SparseStep(DenseStep):
     @torch.no_grad()
     def _by_hand(self, step: int) -> Terms:
         return super()._by_hand(step)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``x @ weight.T + bias``, in single precision by oneDNN: a fifth faster than MKL on AMD."""
-    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-    return torch.addmm(bias, x, weight.t())

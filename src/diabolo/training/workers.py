@@ -132,7 +132,9 @@ class Workers(Shared):
     def align(self, module: nn.Module) -> None:
         """Give every worker the first one's weights: another kind of processor rounds otherwise."""
         for value in module.state_dict().values():
-            distributed.broadcast(value, 0)
+            told = value.contiguous()  # a weight may lie turned
+            distributed.broadcast(told, 0)
+            value.copy_(told)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
