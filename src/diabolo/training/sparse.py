@@ -3,7 +3,8 @@
 With k of m units kept, four of the five products with the (m, d) matrices beside the code need their
 k columns only: the decoder's first layer, its weight's gradient, the encoder's last weight's gradient,
 and the gradient at the code, which is wanted at the k places alone. Only the encoder's own product needs
-all units; it is taken a few rows at a time, so that (n, m) pre-activations never lie in memory.
+all units; it is taken a few rows at a time, so that (n, m) pre-activations never lie in memory, and where that
+pays in half precision at first (``largest.py``).
 
 The sparse products are ``embedding_bag``: measured against CSR matrices of torch and SciPy, gathered
 batched products and ``index_add``, it was the fastest on one and on two threads, and each of its sums
@@ -35,8 +36,8 @@ from diabolo.training.settings import Settings
 
 _FALLING = ("gelu", "silu")  # the largest before these activations are not the largest after them
 # the sparse products pay where few units are kept, the products are not small and the batch has rows
-# enough to be worth turning the decoder's matrix. Measured with one thread, time of the dense step
-# against theirs: n=4096 m=8192 d=512 k=32 5.1; 256 2048 512 64 2.0; 256 2048 512 256 1.3;
+# enough for sums over sorted places. Measured with one thread and no half precision, time of the dense
+# step against theirs: n=4096 m=8192 d=512 k=32 5.1; 256 2048 512 64 2.0; 256 2048 512 256 1.3;
 # 128 1600 784 100 1.4; 128 1000 100 100 1.0; 256 160 30 10 0.9; 32 1024 512 32 0.9
 _SHARE = 1 / 10
 _LEAST_WORK = 16_777_216  # n * m * d
