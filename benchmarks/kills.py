@@ -43,6 +43,7 @@ CASES = {
     "stacked, every 3": "--kind stacked --epochs 4 --schedule plateau --learning-rate 0.1 --every 3",
     "variational": "--kind variational --epochs 12 --every 2",
     "sparse, autograd": "--kind sparse --epochs 10 --engine autograd --batch-size 64",
+    "sparse, many units": "--kind sparse --latent topk:k=8 --latent-dim 2048 --batch-size 256 --epochs 6",
     "convolutional": "--kind convolutional --epochs 3 --channels 4,8",
     "patience": "--kind denoising --epochs 40 --schedule constant --learning-rate 0.1 --patience 2",
 }
@@ -124,7 +125,7 @@ def killed(case: str, seed: int, chance: random.Random, most: int, folder: Path)
 
 
 def run(kills: int, seed: int) -> bool:
-    """Go through the cases until there were so many kills; write the page; return whether all was equal."""
+    """Go through the cases, each with its share, until there were so many kills; write the page; return whether all was equal."""
     for module in LOADED:
         import_module(module)
     chance = random.Random(seed)
@@ -135,7 +136,7 @@ def run(kills: int, seed: int) -> bool:
         case = list(CASES)[number % len(CASES)]
         folder = Path(tempfile.mkdtemp(prefix="diabolo-kills-"))
         try:
-            found = killed(case, number, chance, kills - done, folder)
+            found = killed(case, number, chance, min(kills - done, -(-kills // len(CASES))), folder)
         finally:
             shutil.rmtree(folder)
         counts[case] += found
