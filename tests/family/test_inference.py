@@ -19,6 +19,7 @@ from diabolo.data import ArraySource
 from diabolo.estimators import inference
 from diabolo.estimators.plan import plan_of
 from diabolo.parts.activations import ACTIVATIONS
+from diabolo.training import machine
 
 METHODS = ("transform", "reconstruct", "reconstruction_error", "score_samples")
 
@@ -71,6 +72,34 @@ def test_wide_nets_and_images(monkeypatch, n):
     agrees(model, X[:n], monkeypatch)
     together = model.transform(X)[:1]  # one row of a wide net is another product, the same to rounding
     np.testing.assert_allclose(model.transform(X[:1]), together, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_row_of_a_wide_net_is_the_same_beside_others(monkeypatch, activation):
+    X = noise(500, 300)
+    model = diabolo.Autoencoder(
+        hidden_dims=(200,), latent_dim=20, activation=activation, epochs=1, random_state=0, tied_weights=True
+    ).fit(X)
+    used = []
+    wide = inference.WideRunner
+    monkeypatch.setattr(inference, "WideRunner", lambda *a: used.append(1) or wide(*a))
+    for method in METHODS:
+        whole = getattr(model, method)(X)
+        for first, last in ((0, 2), (5, 90), (499 - 33, 499)):
+            np.testing.assert_array_equal(getattr(model, method)(X[first:last]), whole[first:last])
+    assert bool(used) == machine.has_dnn()
+    agrees(model, X, monkeypatch)
+
+
+def test_linear_without_and_with_onednn(monkeypatch):
+    x, w, b = (torch.from_numpy(noise(*shape)) for shape in ((40, 30), (50, 30), (1, 50)))
+    expected = x @ w.t() + b
+    for there in {False, machine.has_dnn()}:
+        monkeypatch.setattr(machine, "has_dnn", lambda there=there: there)
+        torch.testing.assert_close(machine.linear(x, w, b[0]), expected)
+        torch.testing.assert_close(machine.linear(x, w, b[0], relu=True), expected.relu())
+    double = machine.linear(x.double(), w.double(), b[0].double())
+    torch.testing.assert_close(double.float(), expected)
 
 
 def test_many_rows_are_those_rows(monkeypatch):

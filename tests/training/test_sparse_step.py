@@ -110,6 +110,22 @@ def test_activations_of_the_code(name: str) -> None:
         compare(choices)
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_rows_that_it_does_not_train_on(name: str) -> None:
+    (step,) = steps(NETS[name], "adam", SparseStep)
+    x = torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(2)).double()
+    step.module.eval()
+    totals = []
+    for net in (step.net, step.module):
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            passed = net(x, generator)
+            terms = step.objective(step.module, passed, None, generator)
+        totals.append([passed.raw.flatten(1), passed.seen, *terms.values()])
+    for found, expected in zip(*totals, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_nothing_of_the_code_is_stored_beyond_the_kept_units() -> None:
     (step,) = steps({"hidden_dims": (9,), "latent_dim": 4000}, "adam", SparseStep)
     step(torch.rand(7, *SHAPE).double(), torch.arange(7), 0)

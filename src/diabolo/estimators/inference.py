@@ -28,10 +28,10 @@ from torch import Tensor
 from diabolo.autoencoder import AutoencoderModule
 from diabolo.errors import InvalidDataError, InvalidParameterError
 from diabolo.estimators import validation
-from diabolo.estimators.plan import BLOCK, Runner, plan_of
+from diabolo.estimators.plan import BLOCK, Runner, WideRunner, plan_of
 from diabolo.estimators.scaling import Scaler
 from diabolo.recipe import Recipe
-from diabolo.training.machine import choose_device, threads_for
+from diabolo.training.machine import choose_device, has_dnn, threads_for
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -61,6 +61,7 @@ def run(
     n, plan = len(rows), plan_of(module)
     size = min(plan.rows_per_batch, -(-n // BLOCK) * BLOCK)
     by_plan = device.type == "cpu" and plan.covers and (plan.narrow or n == 1)
+    by_dnn = device.type == "cpu" and plan.covers and has_dnn()
     if by_plan and not plan.narrow:
         size = 1
     plan.put_to_work(module)
@@ -68,7 +69,11 @@ def run(
     starts = iter(range(0, n, size))  # its next() is one step, so that threads can share it
 
     def work(first: int | None = None) -> None:
-        net: Net = plan.runner(module, size) if by_plan else module
+        net: Net = module
+        if by_plan:
+            net = plan.runner(module, size)
+        elif by_dnn:
+            net = WideRunner(module, plan)
         place = np.zeros((size, rows.shape[1]), dtype=np.float32)
         # what leaves single precision comes out as inf, as with torch
         with torch.inference_mode(), np.errstate(over="ignore", invalid="ignore"):

@@ -9,7 +9,7 @@ apart from the estimator: no file and no pickle holds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
 from threading import local
@@ -25,6 +25,7 @@ from diabolo.parts import ForwardPass
 from diabolo.parts.activations import Activate
 from diabolo.parts.architectures.base import SeededDropout, TiedLinear
 from diabolo.training.derivatives import DERIVATIVES
+from diabolo.training.machine import linear
 
 Floats = NDArray[np.float32]
 
@@ -149,9 +150,17 @@ class Runner:
     def _down(self) -> list[_Step]:
         return [_step(layer, self._n) for layer in self._plan.decoder or ()]
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """Map x (n, *shape) to what the latent gets (n, units)."""
+        return _through(self._up, x)
+
+    def raw(self, z: Tensor) -> Tensor:
+        """Map codes (n, *code_shape) to the decoder's output (n, units)."""
+        return _through(self._down, z)
+
     def encode(self, x: Tensor) -> Tensor:
         """Map x (n, *shape) to its deterministic code (n, *code_shape)."""
-        h = _through(self._up, x)
+        h = self.hidden(x)
         if self._latent.is_identity:
             return h
         mean: Tensor = self._latent(h).mean
@@ -163,12 +172,39 @@ class Runner:
 
     def __call__(self, x: Tensor) -> ForwardPass:
         """Pass a batch through, without chance."""
-        code = self._latent(_through(self._up, x))
+        code = self._latent(self.hidden(x))
         return ForwardPass(target=x, seen=x, code=code, raw=self._raw(code.value))
 
     def _raw(self, z: Tensor) -> Tensor:
-        raw = _through(self._down, z)
+        raw = self.raw(z)
         return raw if len(self._shape) == 1 else raw.view(-1, *self._shape)
+
+
+class WideRunner(Runner):
+    """The same for wide nets and any number of rows, by oneDNN; it has no buffers and serves any thread."""
+
+    def __init__(self, module: AutoencoderModule, plan: Plan) -> None:
+        super().__init__(module, plan, 0)
+        self._encoder, self._decoder = plan.encoder or (), plan.decoder or ()
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Map x (n, *shape) to what the latent gets (n, units)."""
+        return _by_dnn(self._encoder, x)
+
+    def raw(self, z: Tensor) -> Tensor:
+        """Map codes (n, *code_shape) to the decoder's output (n, units)."""
+        return _by_dnn(self._decoder, z)
+
+
+def _by_dnn(layers: Sequence[_Layer], x: Tensor) -> Tensor:
+    h = x.flatten(1)
+    for layer in layers:
+        relu = layer.activation == "relu"
+        weight, bias = torch.from_numpy(layer.weight).t(), torch.from_numpy(layer.bias)
+        h = linear(h, weight, bias, relu=relu)
+        if layer.activation is not None and not relu:
+            DERIVATIVES[layer.activation].forward(h, h)
+    return h
 
 
 _Step = tuple[Floats, Floats, Floats, Callable[[Tensor, Tensor], object] | None, bool]

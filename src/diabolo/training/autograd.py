@@ -33,7 +33,7 @@ class AutogradStep:
     def __init__(
         self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
     ) -> None:
-        self.module = module
+        self.module = self.net = module
         self.objective = objective
         self.clip_norm = settings.clip_norm
         self.half = settings.precision == "bf16"

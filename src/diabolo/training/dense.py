@@ -8,6 +8,8 @@ step, which a test over the whole family checks in double precision to 1e-10.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -89,6 +91,7 @@ class DenseStep:
         assert both is not None
         encoder, decoder = both
         self.module, self.objective, self.generator = module, objective, generator
+        self.net: Callable[[Tensor, torch.Generator], ForwardPass] = module  # for rows it does not train on
         self.clip_norm = settings.clip_norm
         self.encoder, self.decoder = encoder, decoder
         self._code_size = decoder[0].linear.weight.shape[1]

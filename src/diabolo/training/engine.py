@@ -306,7 +306,7 @@ class Stage:
         with torch.no_grad():
             for batch in torch.split(self.held_out, self._rows_at_once):
                 try:
-                    passed = self.module(batch, generator)
+                    passed = self.step.net(batch, generator)
                     terms = self.objective(self.module, passed, None, generator)
                 except torch.OutOfMemoryError:
                     if self._rows_at_once == 1:

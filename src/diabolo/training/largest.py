@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diabolo.training.machine import multiplies_half
+from diabolo.training.machine import linear, multiplies_half
 
 _CHUNK_VALUES = 8_388_608  # values of the product at a time: 32 MB in float32, and enough rows for two cores
 _GROUP = 16  # units among which the search for the largest looks at the greatest only
@@ -75,7 +75,7 @@ def largest_products(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[T
         if len(part):
             pair = None if shortlist is None else shortlist(part)
             if pair is None:
-                pair = largest(_linear(part, weight, bias), k)
+                pair = largest(linear(part, weight, bias), k)
                 shortlist = shortlist if found else None
             found.append(pair)
     values, places = zip(*found, strict=True)
@@ -172,10 +172,3 @@ def _places_of_largest(x: Tensor, k: int) -> Tensor:
     if len(found) != len(values) * k or not np.isfinite(bound).all():
         return x.topk(k, dim=1, sorted=False).indices
     return torch.from_numpy(found).view(-1, k).remainder_(width)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``x @ weight.T + bias``, in single precision by oneDNN: a fifth faster than MKL on AMD."""
-    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-    return torch.addmm(bias, x, weight.t())

@@ -20,6 +20,9 @@ _FLOP_FOR_ALL_THREADS = 20e6
 # the two parameters of glibc's mallopt: keep blocks up to 1 GiB on the heap, and keep the heap
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+_X86 = ("x86_64", "amd64")
+_MOST_INPUTS = 8192  # beyond, oneDNN may split a sum among threads, by the number of rows
+
 
 @cache
 def keep_memory() -> bool:
@@ -83,11 +86,34 @@ def flop_per_step(module: nn.Module, sample_shape: Sequence[int], n_rows: int) -
     return flop
 
 
+@cache
+def has_dnn() -> bool:
+    """Whether ``linear`` goes through oneDNN here."""
+    return (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and platform.machine().lower() in _X86
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """Return ``x @ weight.T + bias``, or its positive part: x (n, in), weight (out, in), bias (out,).
+
+    In single precision by oneDNN where it is there: on AMD a tenth faster than MKL where there are many rows,
+    a fifth where there are few and many outputs. Not for gradients.
+    """
+    if x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] <= _MOST_INPUTS and has_dnn():
+        attribute = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], "")  # type: ignore[no-any-return]
+    out = torch.addmm(bias, x, weight.t())
+    return out.relu_() if relu else out
+
+
 def multiplies_half(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 natively, so that half precision is faster."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         # of an Intel or AMD processor that says only that oneDNN can, by whatever means
-        return platform.machine().lower() not in ("x86_64", "amd64") or torch.cpu._is_avx512_bf16_supported()
+        return platform.machine().lower() not in _X86 or torch.cpu._is_avx512_bf16_supported()
     return False

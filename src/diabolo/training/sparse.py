@@ -3,8 +3,8 @@
 With k of m units kept, four of the five products with the (m, d) matrices beside the code need their
 k columns only: the decoder's first layer, its weight's gradient, the encoder's last weight's gradient,
 and the gradient at the code, which is wanted at the k places alone. Only the encoder's own product needs
-all units; it is taken a few rows at a time, so that (n, m) pre-activations never lie in memory, and where that
-pays in half precision at first (``largest.py``).
+all units; it is taken a few rows at a time, so that (n, m) pre-activations never lie in memory, and where
+that pays in half precision at first (``largest.py``).
 
 The sparse products are ``embedding_bag``: measured against CSR matrices of torch and SciPy, gathered
 batched products and ``index_add``, it was the fastest on one and on two threads, and each of its sums
@@ -26,7 +26,7 @@ from diabolo.autoencoder import AutoencoderModule
 from diabolo.objective import REVIVAL, Objective, revival
 from diabolo.parts import L1, ForwardPass
 from diabolo.parts.architectures.base import TiedLinear
-from diabolo.parts.latents import TopKModule
+from diabolo.parts.latents import Code, TopKModule
 from diabolo.training.bottleneck import Activated, Bottleneck
 from diabolo.training.costs import Terms
 from diabolo.training.dense import DenseStep
@@ -165,7 +165,7 @@ class _SparseTopK(Bottleneck):
     def __init__(self, latent: TopKModule, kept: Kept, decoder: nn.Sequential) -> None:
         self.latent, self.kept = latent, kept
         self.activated = Activated(latent.activation.name)
-        self._decoder = [m for m in decoder.modules() if not isinstance(m, nn.Sequential)]
+        self._decoder = _parts(decoder)
 
     def forward(self, h: Tensor, generator: torch.Generator) -> None:
         kept = self.kept
@@ -225,8 +225,7 @@ class SparseStep(DenseStep):
             or latent.silent.device.type != "cpu"
         ):
             return False
-        last = [m for m in module.encoder.modules() if not isinstance(m, nn.Sequential)][-1]
-        first = next(m for m in module.decoder.modules() if not isinstance(m, nn.Sequential))
+        last, first = _parts(module.encoder)[-1], _parts(module.decoder)[0]
         return (
             type(last) is nn.Linear
             and isinstance(first, nn.Linear | TiedLinear)
@@ -246,7 +245,7 @@ class SparseStep(DenseStep):
     def __init__(
         self, module: AutoencoderModule, objective: Objective, settings: Settings, generator: torch.Generator
     ) -> None:
-        first = next(m for m in module.decoder.modules() if not isinstance(m, nn.Sequential))
+        first = _parts(module.decoder)[0]
         if type(first) is nn.Linear:  # a tied layer has its units' weights side by side anyway
             self._turned = first.weight
         super().__init__(module, objective, settings, generator)
@@ -259,7 +258,33 @@ class SparseStep(DenseStep):
         self.decoder[0] = _Decoding(self.decoder[0], kept)
         self.bottleneck = _SparseTopK(latent, kept, module.decoder)
         self._code_size = latent.k
+        self.net = self._passed
+
+    def _passed(self, x: Tensor, generator: torch.Generator) -> ForwardPass:
+        """Do as the module does with x (n, *shape); the code holds the kept units only, (n, k)."""
+        module, latent = self.module, self.module.latent
+        assert isinstance(latent, TopKModule)
+        *below, last = _parts(module.encoder)
+        first, *above = _parts(module.decoder)
+        assert isinstance(last, nn.Linear)
+        assert isinstance(first, nn.Linear | TiedLinear)
+        seen = h = x if module.corruption is None else module.corruption(x, generator)
+        for part in below:
+            h = part(h)
+        values, places = largest_products(h, last.weight, last.bias, latent.k)
+        values = latent.activation.function(values)
+        raw = first.bias + functional.embedding_bag(
+            places, first.weight.t(), per_sample_weights=values, mode="sum"
+        )
+        for part in above:
+            raw = part(raw)
+        return ForwardPass(target=x, seen=seen, code=Code(values, values, values), raw=raw)
 
     @torch.no_grad()
     def _by_hand(self, step: int) -> Terms:
         return super()._by_hand(step)
+
+
+def _parts(network: nn.Module) -> list[nn.Module]:
+    """Return the parts of a stack in the order in which they are applied."""
+    return [m for m in network.modules() if not isinstance(m, nn.Sequential)]
