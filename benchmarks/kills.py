@@ -108,7 +108,8 @@ def killed(case: str, seed: int, chance: random.Random, most: int, folder: Path)
         child = start(resuming, folder)
         # once after training is enough: what is killed then has little left to lose
         left = counted["kills"] < most and not counted["after training"]
-        code = wait(child, chance.uniform(0.0, SHARE * seconds) if left else None)
+        limit = SHARE * seconds * (1 + counted["before a checkpoint"])
+        code = wait(child, chance.uniform(0.0, limit) if left else None)
         if code is None:
             os.kill(child, signal.SIGKILL)
             code = wait(child)
@@ -163,7 +164,8 @@ def run(kills: int, seed: int) -> bool:
         "all, gave the model of one that was never stopped: the same bytes in every tensor, the same header "
         "but for the seconds",
         f"- killed: SIGKILL after a time uniform between 0 and {SHARE:.0%} of the duration of the whole "
-        f"command, again and again, up to {MOST} times or until a training has come to its end",
+        "command (more after a kill that left no checkpoint), again and again, "
+        f"up to {MOST} times or until a training has come to its end",
         "- data: digits, 1,438 training rows; `diabolo train ... --checkpoint --resume`, one thread",
         f"- hardware: {processor()}, {os.cpu_count()} cores, no GPU",
         f"- versions: diabolo {diabolo.__version__}, torch {torch.__version__}, "
