@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from diabolo.data.sources import ArraySource
 from diabolo.errors import InvalidParameterError
 from diabolo.parameters import Parameters
 from diabolo.recipe import resolve
-from diabolo.training import Progress, train
+from diabolo.training import Progress, sparse, train
 from diabolo.training.workers import torchrun_group
 
 SHAPE = (3, 4)
@@ -34,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "contractive, estimated": {"penalty": "contractive:0.3,method=estimate"},
     "variational": {"loss": "gaussian", "latent": "gaussian", "penalty": "posterior_kl:1,warmup=6"},
     "topk": {"latent": "topk:k=2,revive_after=20", "latent_dim": 24, "hidden_dims": ()},
+    "topk, sparse products": {"latent": "topk:k=2,revive_after=20", "latent_dim": 24, "clip_norm": 0.5},
     "topk, autograd": {"latent": "topk:k=2,revive_after=20", "latent_dim": 24, "engine": "autograd"},
     "jumprelu": {"latent": "jumprelu", "penalty": "l0:0.01"},
     "stacked": {"hidden_dims": (9, 7), "training": "layerwise", "corruption": "gaussian:0.1"},
@@ -66,7 +68,9 @@ def trained(case: str, progress: Progress | None = None) -> tuple[dict[str, torc
     generator = torch.Generator().manual_seed(0)
     module = recipe.build(generator).double()
     data = torch.from_numpy(rows()).double().reshape(-1, *SHAPE)
-    history, _ = train(module, recipe, data[:100], data[100:], generator, progress)
+    least = 1 if "sparse" in case else 10**9
+    with patch.multiple(sparse, _LEAST_WORK=least, _LEAST_ROWS=1):
+        history, _ = train(module, recipe, data[:100], data[100:], generator, progress)
     return module.state_dict(), history.to_dict()
 
 

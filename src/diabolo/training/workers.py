@@ -132,9 +132,7 @@ class Workers(Shared):
     def align(self, module: nn.Module) -> None:
         """Give every worker the first one's weights: another kind of processor rounds otherwise."""
         for value in module.state_dict().values():
-            told = value.contiguous()  # a weight may lie turned
-            distributed.broadcast(told, 0)
-            value.copy_(told)
+            distributed.broadcast(value, 0)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
