@@ -6,10 +6,10 @@ scikit-learn come with the first estimator.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from diabolo.kinds import KINDS
+from diabolo.loading import touched
 
 if TYPE_CHECKING:
     from diabolo.estimators import (
@@ -47,8 +47,7 @@ __all__ = [
 
 def all_estimators() -> list[tuple[str, type[Autoencoder]]]:
     """Return name and class of every estimator, in the order of the table of kinds."""
-    module = import_module("diabolo.estimators")
-    return [(kind.estimator, getattr(module, kind.estimator)) for kind in KINDS]
+    return [(kind.estimator, touched("diabolo.estimators", kind.estimator)) for kind in KINDS]
 
 
 def _version() -> str:
@@ -64,7 +63,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
     if name in __all__:
-        return getattr(import_module("diabolo.estimators"), name)
+        return touched("diabolo.estimators", name)
     raise AttributeError(f"module 'diabolo' has no attribute {name!r}")
 
 

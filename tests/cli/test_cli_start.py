@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import resource
 import subprocess
@@ -16,6 +17,7 @@ from conftest import Run, environment
 
 from diabolo.cli.app import COMMANDS, app
 from diabolo.kinds import KINDS
+from diabolo.loading import touched
 from diabolo.parameters import Parameters
 
 HEAVY = ("torch", "sklearn", "numpy", "scipy", "matplotlib", "pandas", "pyarrow", "PIL", "safetensors")
@@ -38,6 +40,25 @@ def test_nothing_heavy_is_imported_for(words: list[str]) -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_collection_is_left_as_it_was(
+    collecting: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "looks.py").write_text("import gc\nseen = gc.isenabled()\n")
+    (tmp_path / "fails.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.isenabled()
+    gc.enable() if collecting else gc.disable()
+    try:
+        assert touched("looks", "seen") is False
+        with pytest.raises(ZeroDivisionError):
+            touched("fails", "anything")
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable() if before else gc.disable()
+        sys.modules.pop("looks")
 
 
 def _seconds_of_children() -> float:

@@ -91,15 +91,47 @@ def test_a_row_of_a_wide_net_is_the_same_beside_others(monkeypatch, activation):
     agrees(model, X, monkeypatch)
 
 
-def test_linear_without_and_with_onednn(monkeypatch):
-    x, w, b = (torch.from_numpy(noise(*shape)) for shape in ((40, 30), (50, 30), (1, 50)))
-    expected = x @ w.t() + b
+def test_what_leaves_single_precision_in_a_wide_net(monkeypatch):
+    X = noise(64, 200)
+    model = diabolo.Autoencoder(
+        hidden_dims=(180, 150), latent_dim=4, activation="relu", epochs=1, random_state=0, scaling=None
+    ).fit(X)
+    X[10] = 3e38 * np.sign(X[10])  # inf - inf in the second layer
+    for method in ("transform", "reconstruct"):
+        expected = by_module(model, monkeypatch, method, X)
+        found = getattr(model, method)(X)
+        assert not np.isfinite(found[10]).any()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["plain", "strided", "expanded"])
+def test_linear_without_and_with_onednn(monkeypatch, layout):
+    x, w, b = (torch.from_numpy(noise(*shape)) for shape in ((40, 30), (50, 30), (50, 2)))
+    if layout == "expanded":
+        x, w, b = x[:1].expand(40, 30), w[:, :1].expand(50, 30), b[:1].expand(50, 2)
+    elif layout == "strided":
+        x, w = x.repeat(2, 1)[::2], w.t().contiguous().t()
+    b = b[:, 0] if layout != "plain" else b[:, 0].contiguous()
+    expected = (x.double() @ w.double().t() + b.double()).float()
     for there in {False, machine.has_dnn()}:
         monkeypatch.setattr(machine, "has_dnn", lambda there=there: there)
-        torch.testing.assert_close(machine.linear(x, w, b[0]), expected)
-        torch.testing.assert_close(machine.linear(x, w, b[0], relu=True), expected.relu())
-    double = machine.linear(x.double(), w.double(), b[0].double())
-    torch.testing.assert_close(double.float(), expected)
+        torch.testing.assert_close(machine.linear(x, w, b), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(machine.linear(x.double(), w.double(), b.double()).float(), expected)
+
+
+def test_no_onednn_where_it_is_switched_off():
+    torch._C._set_mkldnn_enabled(False)  # as torch.backends.mkldnn.flags does, which warns of another setting
+    try:
+        assert not machine.has_dnn()
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
+def test_a_torch_without_onednn_multiplies_no_halves(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    machine._cpu_multiplies_half.cache_clear()
+    assert not machine.multiplies_half(torch.device("cpu"))
+    machine._cpu_multiplies_half.cache_clear()
 
 
 def test_many_rows_are_those_rows(monkeypatch):

@@ -55,7 +55,10 @@ def test_products_of_rows() -> None:
     torch.testing.assert_close(row_products(left, right, rows, units), expected)
 
 
-def problem(kind: str, n: int = 200, d: int = 48, m: int = 512) -> tuple[Tensor, Tensor, Tensor]:
+Problem = tuple[Tensor, Tensor, Tensor]
+
+
+def problem(kind: str, n: int = 200, d: int = 48, m: int = 512) -> Problem:
     """Return x (n, d), weight (m, d) and bias (m,) of some kind."""
     g = torch.Generator().manual_seed(7)
     x, w = torch.randn(n, d, generator=g), torch.randn(m, d, generator=g) / d**0.5
@@ -76,8 +79,6 @@ def problem(kind: str, n: int = 200, d: int = 48, m: int = 512) -> tuple[Tensor,
         w = (w[: m // 2, None] * torch.tensor([[1.0], [1.0 - 2.0**-11]])).flatten(0, 1)
     elif kind == "all below nought":
         b = torch.full((m,), -50.0)
-    elif kind == "sparse rows":
-        x *= torch.rand(n, d, generator=g) < 0.1
     return x, w, b
 
 
@@ -112,24 +113,71 @@ def test_how_far_half_precision_is_off(kind: str) -> None:
     x, w, b = problem(kind)
     rough, error = module._Shortlist(w, b, 4)._rough(x)
     exact = torch.addmm(b.double(), x.double(), w.double().t())
-    off = (rough.double() - exact).abs() - 2.0**-9 * rough.double().abs()
+    off = (rough.double() - exact).abs() - 2.0**-8 * rough.double().abs()
     bound = error.double()
     assert (off.amax(1) <= bound).all()
     assert (off.amax(1) >= 0.02 * bound).any()  # and is not far less
 
 
+def crafted(first: list[float], second: list[float], *biases: float) -> Problem:
+    """Return a row of ones and units: the first is the largest, all but the second are far below."""
+    w, b = torch.zeros(512, len(first)), torch.zeros(512)
+    w[:, -1] = -2.0
+    w[0], w[1] = torch.tensor(first), torch.tensor(second)
+    b[: len(biases)] = torch.tensor(biases)
+    return torch.ones(1, len(first)), w, b
+
+
+# each is lost where one term of the bound is left out or halved, since half precision puts the second first:
+# it makes 1 of 1 + 0.99 U and 1 + 2 U of 1 + 1.01 U
+U = 2.0**-8
+CRAFTED: dict[str, Problem] = {
+    "weights": crafted([1 + 0.99 * U, U / 16, -1.0], [1 + 1.01 * U, 0.0, -1.0]),
+    "biases": crafted([-1.0, U / 16], [-1.0, 0.0], 1 + 0.99 * U, 1 + 1.01 * U),
+    "result": crafted(
+        [1.0, *2 * [U / 2 * (1 + U - U / 64)]], [1.0, U / 2 * (1 + U + U / 64), U / 2 * (1 - U / 2 + U / 64)]
+    ),
+}
+x, w, b = CRAFTED["weights"]
+CRAFTED["tiny"] = x * 2.0**-80, w, b  # squares of such numbers are nought in single precision
+x, w, b = crafted([1.0, 0.0, 1.0, -1.0], [0.0, 1.0, 0.0, -1.0])
+CRAFTED["row"] = torch.tensor([[1 + 0.99 * U, 1 + 1.01 * U, U / 16, 1.0]]), w, b
+
+
+@half
+@pytest.mark.parametrize("case", CRAFTED)
+def test_what_half_precision_puts_second_is_on_the_list(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w, b = CRAFTED[case]
+    assert module._Shortlist(w, b, 1)._rough(x)[0].argmax() == 1
+    for units_per_candidate in (module._UNITS_PER_CANDIDATE, 1):
+        monkeypatch.setattr(module, "_UNITS_PER_CANDIDATE", units_per_candidate)
+        monkeypatch.setattr(module, "_LEAST_WORK", 1)
+        _, places = largest_products(x, w, b, 1)
+        assert places.tolist() == [[0]]
+
+
 @half
 def test_too_many_in_question() -> None:
-    for kind in ("alike", "sparse rows"):
-        x, w, b = problem(kind)
-        x[3] = 0.0  # all units are equal here
-        if kind == "alike":
-            assert module._Shortlist(w, b, 4)(x) is None
+    x, w, b = problem("alike")
+    assert module._Shortlist(w, b, 4)(x) is None
     x, w, b = problem("plain")
-    x[5, 1] = torch.nan
-    assert module._Shortlist(w, b, 4)(x) is None
-    x[5, 1] = torch.inf
-    assert module._Shortlist(w, b, 4)(x) is None
+    for value in (torch.nan, torch.inf):
+        x[5, 1] = value
+        assert module._Shortlist(w, b, 4)(x) is None
+
+
+@half
+@pytest.mark.parametrize("kind", ["plain", "biased"])
+def test_rows_to_which_all_units_are_alike(kind: str) -> None:
+    x, w, b = problem(kind)
+    x[[3, 50]] = 0.0
+    found = module._Shortlist(w, b, 4)(x)
+    assert found is not None
+    values, places = found
+    exact = torch.addmm(b, x, w.t())
+    torch.testing.assert_close(exact.gather(1, places), values)
+    torch.testing.assert_close(values.sort(1).values, exact.topk(4, 1).values.sort(1).values)
+    assert all(len(set(row.tolist())) == 4 for row in places)
 
 
 @half
@@ -139,6 +187,15 @@ def test_both_ways_choose_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -
     if kind == "changing":  # beyond the rows that tell whether it pays
         x[400:] = 0.0
     expected = largest(torch.addmm(b, x, w.t()), 4)
+    asked: list[bool] = []
+    shortlisted = module._Shortlist.__call__
+
+    def noted(self: module._Shortlist, part: Tensor) -> tuple[Tensor, Tensor] | None:
+        found = shortlisted(self, part)
+        asked.append(found is not None)
+        return found
+
+    monkeypatch.setattr(module._Shortlist, "__call__", noted)
     monkeypatch.setattr(module, "_CHUNK_VALUES", 100 * 512)
     monkeypatch.setattr(module, "_UNITS_PER_CANDIDATE", 16)
     for work in (1, 2**60):
@@ -147,3 +204,5 @@ def test_both_ways_choose_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(values.sort(1).values, expected[0].sort(1).values, rtol=1e-4, atol=1e-5)
         if kind == "plain":
             assert torch.equal(places.sort(1).values, expected[1].sort(1).values)
+    # 128 rows, then 100 at a time
+    assert asked == {"plain": 7 * [True], "alike": [False], "changing": 3 * [True] + 4 * [False]}[kind]

@@ -5,8 +5,9 @@ Names load when they are first touched, as those of the package do.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from diabolo.loading import touched
 
 if TYPE_CHECKING:
     from diabolo.applications.anomaly import AnomalyDetector
@@ -26,7 +27,7 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        return getattr(import_module(f"diabolo.applications.{_PLACES[name]}"), name)
+        return touched(f"diabolo.applications.{_PLACES[name]}", name)
     raise AttributeError(f"module 'diabolo.applications' has no attribute {name!r}")
 
 

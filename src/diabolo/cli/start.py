@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         Always: 0 when done, 1 when failed, 2 for wrong usage.
     """
+    # at the end nothing is looked through for what could be freed: half a second, after torch was loaded
+    atexit.register(gc.freeze)
     with interruptible(), stoppable():
         try:
             from diabolo.cli import app  # which takes some time, in which one may change one's mind

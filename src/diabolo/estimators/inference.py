@@ -1,4 +1,4 @@
-"""How rows go through a trained net: batch by batch within the cache, on all cores, by torch or by NumPy.
+"""How rows go through a trained net: batch by batch within the cache, by torch, oneDNN or NumPy.
 
 Of the rows only a batch is there in scaled units at a time. A net of dense layers goes through NumPy
 (``plan.py``) where that is quicker: for a single row, and where all layers are narrow for any number; there

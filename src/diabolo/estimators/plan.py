@@ -1,10 +1,11 @@
-"""A trained net of dense layers as a short list of NumPy calls, for inference on the CPU.
+"""A trained net of dense layers as a short list of calls of NumPy or oneDNN, for inference on the CPU.
 
 A layer of ten units costs torch ten times its arithmetic in calls; NumPy's product and its own loops cost
-less, for a single row and for narrow nets at any number of rows. What lies between and behind the layers (the
-latent, the loss's link) stays torch's. A plan's arrays are views of the module's weights, so it follows them
-wherever they are changed in place; it is made anew where the module has got other ones, and it is kept
-apart from the estimator: no file and no pickle holds it.
+less, for a single row and for narrow nets at any number of rows. Many rows of a wide net go faster by oneDNN
+than by the library that torch takes. What lies between and behind the layers (the latent, the loss's link)
+stays torch's. A plan's arrays are views of the module's weights, so it follows them wherever they are changed in
+place; it is made anew where the module has got other ones, and it is kept apart from the estimator: no file
+and no pickle holds it.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Runner:
         """Map x (n, *shape) to what the latent gets (n, units)."""
         return _through(self._up, x)
 
-    def raw(self, z: Tensor) -> Tensor:
+    def output(self, z: Tensor) -> Tensor:
         """Map codes (n, *code_shape) to the decoder's output (n, units)."""
         return _through(self._down, z)
 
@@ -176,7 +177,7 @@ class Runner:
         return ForwardPass(target=x, seen=x, code=code, raw=self._raw(code.value))
 
     def _raw(self, z: Tensor) -> Tensor:
-        raw = self.raw(z)
+        raw = self.output(z)
         return raw if len(self._shape) == 1 else raw.view(-1, *self._shape)
 
 
@@ -191,7 +192,7 @@ class WideRunner(Runner):
         """Map x (n, *shape) to what the latent gets (n, units)."""
         return _by_dnn(self._encoder, x)
 
-    def raw(self, z: Tensor) -> Tensor:
+    def output(self, z: Tensor) -> Tensor:
         """Map codes (n, *code_shape) to the decoder's output (n, units)."""
         return _by_dnn(self._decoder, z)
 
@@ -199,10 +200,8 @@ class WideRunner(Runner):
 def _by_dnn(layers: Sequence[_Layer], x: Tensor) -> Tensor:
     h = x.flatten(1)
     for layer in layers:
-        relu = layer.activation == "relu"
-        weight, bias = torch.from_numpy(layer.weight).t(), torch.from_numpy(layer.bias)
-        h = linear(h, weight, bias, relu=relu)
-        if layer.activation is not None and not relu:
+        h = linear(h, torch.from_numpy(layer.weight).t(), torch.from_numpy(layer.bias))
+        if layer.activation is not None:
             DERIVATIVES[layer.activation].forward(h, h)
     return h
 

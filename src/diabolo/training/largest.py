@@ -1,7 +1,7 @@
 r"""The k largest of many units for each row: of values, or of a product that never lies in memory.
 
 Half precision decides which units come into question. With x and w the row's and the unit's numbers,
-u = 2^-9 the rounding of bfloat16 and a tilde on what is rounded to it,
+u = 2^-8 the rounding of bfloat16 and a tilde on what is rounded to it,
 
 .. math:: |x \cdot w - \tilde x \cdot \tilde w| \le
           \|x - \tilde x\| \|\tilde w\| + \|x\| \|w - \tilde w\| =: S,
@@ -24,7 +24,7 @@ from diabolo.training.machine import linear, multiplies_half
 
 _CHUNK_VALUES = 8_388_608  # values of the product at a time: 32 MB in float32, and enough rows for two cores
 _GROUP = 16  # units among which the search for the largest looks at the greatest only
-_ROUNDING = 2.0**-9  # of a number that is kept in bfloat16, relative to it
+_ROUNDING = 2.0**-8  # of a number that is kept in bfloat16, relative to it
 _SURELY = 1.02  # for the rounding of the bounds themselves
 # where half precision pays: a unit that comes into question costs as much as some 30 in the product
 _UNITS_PER_KEPT = 128
@@ -63,6 +63,7 @@ def largest_products(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[T
     shortlist = None
     if (
         x.dtype == torch.float32
+        and x.device.type == "cpu"
         and units % _GROUP == 0
         and units >= _UNITS_PER_KEPT * k
         and len(x) * weight.numel() >= _LEAST_WORK
@@ -71,13 +72,15 @@ def largest_products(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[T
         shortlist = _Shortlist(weight, bias, k)
     found: list[tuple[Tensor, Tensor]] = []
     first = 0 if shortlist is None else _FIRST  # by these alone, so that the same rows are treated alike
-    for part in (x[:first], *torch.split(x[first:], max(1, _CHUNK_VALUES // units))):
-        if len(part):
-            pair = None if shortlist is None else shortlist(part)
-            if pair is None:
-                pair = largest(linear(part, weight, bias), k)
-                shortlist = shortlist if found else None
-            found.append(pair)
+    parts = [x[:first]] if first else []
+    if len(x) > first or not first:
+        parts += torch.split(x[first:], max(1, _CHUNK_VALUES // units))
+    for part in parts:
+        pair = None if shortlist is None else shortlist(part)
+        if pair is None:
+            pair = largest(linear(part, weight, bias), k)
+            shortlist = shortlist if found else None
+        found.append(pair)
     values, places = zip(*found, strict=True)
     return torch.cat(values), torch.cat(places)
 
@@ -99,28 +102,40 @@ class _Shortlist:
         grouped, groups = rough.view(n, _GROUP, -1), units // _GROUP
         greatest = grouped.amax(1).float().numpy()
         kth = np.sort(greatest, axis=1)[:, -k]  # of the groups, so at most that of the units
-        bound = kth - 2.0 * _SURELY * (error.numpy() + _ROUNDING * np.abs(kth))
+        with np.errstate(over="ignore", invalid="ignore"):
+            bound = kth - 2.0 * _SURELY * (error.numpy() + _ROUNDING * np.abs(kth))
         if not np.isfinite(bound).all():
             return None
-        row, group = _divided(np.flatnonzero(greatest >= bound[:, None]), groups)
+        above = greatest >= bound[:, None]
+        undecided = above.sum(1) > groups // 2  # a row of zeros, to which all units are alike
+        above[undecided] = False
+        row, group = _divided(np.flatnonzero(above), groups)
         most = n * units // _UNITS_PER_CANDIDATE
-        if len(row) > most:
+        if len(row) + units * undecided.sum() > most:
             return None
         near = grouped[row, :, group].float().numpy()
         pair, member = _divided(np.flatnonzero(near >= bound[row.numpy(), None]), _GROUP)
         row, unit = row[pair], group[pair].add_(member, alpha=groups)
         if len(row) > most:
             return None
-        counts = torch.bincount(row, minlength=n)
-        starts, width = counts.cumsum(0).sub_(counts), int(counts.max())
+        values, places = self._exact(x, row, unit)
+        if undecided.any():
+            rest = torch.from_numpy(undecided)
+            values[rest], places[rest] = largest(linear(x[rest], self.weight, self.bias), k)
+        return values, places
+
+    def _exact(self, x: Tensor, row: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the k largest of each row, and their places, among the units (p,) of the rows (p,)."""
+        n, counts = len(x), torch.bincount(row, minlength=len(x))
+        starts, width = counts.cumsum(0).sub_(counts), max(self.k, int(counts.max()))
         at = torch.arange(len(row)).sub_(starts[row]).add_(row, alpha=width)
-        order = order_of(unit, units)
+        order = order_of(unit, len(self.weight))
         row, unit, at = row[order], unit[order], at[order]
-        values = row_products(x, self.weight, row, unit).add_(self.bias[unit])
-        table = x.new_full((n * width,), -torch.inf).index_copy_(0, at, values)
-        among = _places_of_largest(table.view(n, width), k)
+        products = row_products(x, self.weight, row, unit).add_(self.bias[unit])
+        table = x.new_full((n * width,), -torch.inf).index_copy_(0, at, products)
+        among = _places_of_largest(table.view(n, width), self.k)
         among += torch.arange(0, n * width, width)[:, None]
-        places = torch.empty(n * width, dtype=torch.int64).index_copy_(0, at, unit)
+        places = torch.zeros(n * width, dtype=torch.int64).index_copy_(0, at, unit)
         return table[among], places[among]
 
     def _rough(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,9 +86,13 @@ def flop_per_step(module: nn.Module, sample_shape: Sequence[int], n_rows: int) -
     return flop
 
 
-@cache
 def has_dnn() -> bool:
     """Whether ``linear`` goes through oneDNN here."""
+    return _has_dnn() and getattr(torch.backends.mkldnn, "enabled", True)
+
+
+@cache
+def _has_dnn() -> bool:
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and platform.machine().lower() in _X86
@@ -96,24 +100,32 @@ def has_dnn() -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """Return ``x @ weight.T + bias``, or its positive part: x (n, in), weight (out, in), bias (out,).
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ``x @ weight.T + bias``: x (n, in), weight (out, in), bias (out,). Not for gradients.
 
     In single precision by oneDNN where it is there: on AMD a tenth faster than MKL where there are many rows,
-    a fifth where there are few and many outputs. Not for gradients.
+    a fifth where there are few and many outputs.
     """
     if x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] <= _MOST_INPUTS and has_dnn():
-        attribute = "relu" if relu else "none"
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], "")  # type: ignore[no-any-return]
-    out = torch.addmm(bias, x, weight.t())
-    return out.relu_() if relu else out
+        # a bias that is not contiguous would be read as if it were
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias.contiguous(), "none", [], "")  # type: ignore[no-any-return]
+    return torch.addmm(bias, x, weight.t())
 
 
 def multiplies_half(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 natively, so that half precision is faster."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        # of an Intel or AMD processor that says only that oneDNN can, by whatever means
-        return platform.machine().lower() not in _X86 or torch.cpu._is_avx512_bf16_supported()
-    return False
+    return device.type == "cpu" and _cpu_multiplies_half()
+
+
+@cache
+def _cpu_multiplies_half() -> bool:
+    can = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not in a torch without oneDNN
+    if can is None or not can():
+        return False
+    if platform.machine().lower() not in _X86:
+        return True
+    # oneDNN says of such a processor only that it can, by whatever means
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return native is not None and bool(native())

@@ -271,7 +271,7 @@ class SparseStep(DenseStep):
         seen = h = x if module.corruption is None else module.corruption(x, generator)
         for part in below:
             h = part(h)
-        values, places = largest_products(h, last.weight, last.bias, latent.k)
+        values, places = largest_products(h, last.weight.detach(), last.bias.detach(), latent.k)
         values = latent.activation.function(values)
         raw = first.bias + functional.embedding_bag(
             places, first.weight.t(), per_sample_weights=values, mode="sum"
