@@ -3,9 +3,9 @@
 A layer of ten units costs torch ten times its arithmetic in calls; NumPy's product and its own loops cost
 less, for a single row and for narrow nets at any number of rows. Many rows of a wide net go faster by oneDNN
 than by the library that torch takes. What lies between and behind the layers (the latent, the loss's link)
-stays torch's. A plan's arrays are views of the module's weights, so it follows them wherever they are changed in
-place; it is made anew where the module has got other ones, and it is kept apart from the estimator: no file
-and no pickle holds it.
+stays torch's. A plan's arrays are views of the module's weights, so it follows them wherever they are changed
+in place; it is made anew where the module has got other ones, and it is kept apart from the estimator: no
+file and no pickle holds it.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from diabolo.training.costs import Terms
 from diabolo.training.dense import DenseStep
 from diabolo.training.largest import largest_products, order_of, row_products
 from diabolo.training.layers import Call, Layer
+from diabolo.training.machine import linear
 from diabolo.training.settings import Settings
 
 _FALLING = ("gelu", "silu")  # the largest before these activations are not the largest after them
@@ -190,7 +191,7 @@ class _SparseTopK(Bottleneck):
     ) -> dict[str, Tensor]:
         kept, dead = self.kept, self._dead
         layer, most = kept.layer, self.latent.most_revived
-        leaf = torch.addmm(layer.bias[dead], kept.seen, layer.weight[dead].t()).detach()
+        leaf = linear(kept.seen, layer.weight.detach()[dead], layer.bias.detach()[dead])
         if len(dead) > most:
             top = leaf.topk(most, dim=1)
             leaf = torch.zeros_like(leaf).scatter_(1, top.indices, top.values)
