@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ import pytest
 
 import diabolo
 from diabolo.cli import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background: children would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = ("--epochs", "2", "--random-state", "0", "--latent-dim", "4", "--hidden-dims", "16")
 
